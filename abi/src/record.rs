@@ -1,0 +1,461 @@
+//! The bytes of a request's *begin* and *end* record: how a worker tells the
+//! observer what it served.
+//!
+//! A record is a fixed part of 64-bit words, then texts, each with a tag and a
+//! length. Writer: the worker. Reader: the observer, for whom the bytes are hostile:
+//! decoding never panics, never allocates more than [`MAX_RECORD_BYTES`], and turns
+//! what it cannot understand into `None`.
+
+use crate::trace::{SpanId, TraceId};
+
+/// Longest encoded record in bytes, begin and end alike.
+pub const MAX_RECORD_BYTES: usize = 4088;
+
+/// Fixed words of a begin record.
+const BEGIN_WORDS: usize = 8;
+/// Fixed words that an end record puts in front of the begin record it repeats.
+const END_WORDS: usize = 12;
+
+/// The context has a caller: `parent` is meaningful.
+pub const HAS_PARENT: u64 = 1;
+/// The request is sampled (exported whatever it turns out to be).
+pub const SAMPLED: u64 = 2;
+/// The trace id's last seven bytes are random.
+pub const RANDOM: u64 = 4;
+
+/// The client went away before the response was complete.
+pub const ABORTED: u64 = 1;
+/// `fastcgi_finish_request()` ended the response before the script ended.
+pub const FINISHED_EARLY: u64 = 2;
+/// PHP ended the request with a fatal error or an uncaught exception.
+pub const FATAL: u64 = 4;
+/// PHP's message texts are present.
+pub const HAS_ERROR: u64 = 8;
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $variant:ident = $tag:literal, max $max:literal;)*) => {
+        /// What a text of a record is. The number is the tag on the wire.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u16)]
+        pub enum Text { $($(#[$doc])* $variant = $tag,)* }
+
+        impl Text {
+            const ALL: &'static [Text] = &[$(Text::$variant,)*];
+
+            /// Longest text in bytes; what is longer is cut.
+            pub const fn max_bytes(self) -> usize {
+                match self { $(Text::$variant => $max,)* }
+            }
+
+            fn from_tag(tag: u16) -> Option<Text> {
+                Text::ALL.iter().copied().find(|t| *t as u16 == tag)
+            }
+        }
+    };
+}
+
+texts! {
+    /// REQUEST_METHOD.
+    Method = 1, max 32;
+    /// Path of REQUEST_URI, without the query.
+    Path = 2, max 1024;
+    /// QUERY_STRING.
+    Query = 3, max 768;
+    /// SCRIPT_FILENAME after the path fix-ups.
+    Script = 4, max 512;
+    /// `http` or `https`.
+    Scheme = 5, max 8;
+    /// HTTP_HOST, else SERVER_NAME, with its port if it has one.
+    Host = 6, max 255;
+    /// SERVER_PORT.
+    Port = 7, max 8;
+    /// REMOTE_ADDR.
+    Client = 8, max 64;
+    /// HTTP_USER_AGENT.
+    UserAgent = 9, max 256;
+    /// SERVER_PROTOCOL, for example `HTTP/1.1`.
+    Protocol = 10, max 16;
+    /// `tracestate` as received, already checked.
+    TraceState = 11, max 512;
+    /// Type of the exception, or PHP's name of the error level.
+    ErrorType = 12, max 128;
+    /// PHP's last error message.
+    ErrorMessage = 13, max 512;
+    /// The file PHP named with that message.
+    ErrorFile = 14, max 384;
+}
+
+/// What is known when a request begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begin {
+    /// Number of this request in its worker, from 1.
+    pub number: u64,
+    /// Wall clock at the start, nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// Monotonic clock at the start, nanoseconds.
+    pub start_mono_ns: u64,
+    /// The trace.
+    pub trace_id: TraceId,
+    /// Our own span.
+    pub span_id: SpanId,
+    /// The caller's span.
+    pub parent: Option<SpanId>,
+    /// Whether head sampling took it.
+    pub sampled: bool,
+    /// Whether the trace id's last seven bytes are random.
+    pub random: bool,
+    /// Texts in the order they were written.
+    pub texts: Texts,
+}
+
+/// What is known when a request has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// What began.
+    pub begin: Begin,
+    /// Monotonic clock when the response was complete, nanoseconds.
+    pub responded_mono_ns: u64,
+    /// Monotonic clock when the worker was done with it, nanoseconds.
+    pub end_mono_ns: u64,
+    /// Response status code; 0 when no response was made.
+    pub status: u32,
+    /// [`ABORTED`], [`FINISHED_EARLY`], [`FATAL`], [`HAS_ERROR`].
+    pub flags: u64,
+    /// Request body bytes read by PHP.
+    pub bytes_in: u64,
+    /// Response body bytes PHP produced.
+    pub bytes_out: u64,
+    /// User CPU time, nanoseconds.
+    pub cpu_user_ns: u64,
+    /// System CPU time, nanoseconds.
+    pub cpu_system_ns: u64,
+    /// PHP's peak memory of this request, bytes.
+    pub memory_peak: u64,
+    /// PHP's number of the last error's level (`E_ERROR` is 1), 0 if none.
+    pub error_level: u32,
+    /// Line PHP named with the last error.
+    pub error_line: u32,
+}
+
+/// The texts of one record, owned and bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Texts(Vec<(Text, Vec<u8>)>);
+
+impl Texts {
+    /// The text of that kind; the last one if a worker wrote several.
+    pub fn get(&self, text: Text) -> Option<&[u8]> {
+        self.0
+            .iter()
+            .rev()
+            .find(|(t, _)| *t == text)
+            .map(|(_, bytes)| &bytes[..])
+    }
+
+    /// The same as UTF-8, wrong bytes replaced.
+    pub fn text(&self, text: Text) -> Option<std::borrow::Cow<'_, str>> {
+        self.get(text).map(String::from_utf8_lossy)
+    }
+}
+
+impl FromIterator<(Text, Vec<u8>)> for Texts {
+    fn from_iter<I: IntoIterator<Item = (Text, Vec<u8>)>>(iter: I) -> Self {
+        Texts(iter.into_iter().collect())
+    }
+}
+
+/// Builds a record in a buffer that is used again for each request: words in
+/// host byte order (both processes run on the same machine).
+#[derive(Debug, Default)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+}
+
+/// The scalars of a begin record, before its texts.
+#[derive(Debug, Clone, Copy)]
+pub struct BeginScalars {
+    /// See [`Begin::number`].
+    pub number: u64,
+    /// See [`Begin::start_unix_ns`].
+    pub start_unix_ns: u64,
+    /// See [`Begin::start_mono_ns`].
+    pub start_mono_ns: u64,
+    /// See [`Begin::trace_id`].
+    pub trace_id: TraceId,
+    /// See [`Begin::span_id`].
+    pub span_id: SpanId,
+    /// See [`Begin::parent`].
+    pub parent: Option<SpanId>,
+    /// See [`Begin::sampled`].
+    pub sampled: bool,
+    /// See [`Begin::random`].
+    pub random: bool,
+}
+
+/// The scalars of an end record, before the begin record it repeats.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EndScalars {
+    /// See [`End::responded_mono_ns`].
+    pub responded_mono_ns: u64,
+    /// See [`End::end_mono_ns`].
+    pub end_mono_ns: u64,
+    /// See [`End::status`].
+    pub status: u32,
+    /// See [`End::flags`].
+    pub flags: u64,
+    /// See [`End::bytes_in`].
+    pub bytes_in: u64,
+    /// See [`End::bytes_out`].
+    pub bytes_out: u64,
+    /// See [`End::cpu_user_ns`].
+    pub cpu_user_ns: u64,
+    /// See [`End::cpu_system_ns`].
+    pub cpu_system_ns: u64,
+    /// See [`End::memory_peak`].
+    pub memory_peak: u64,
+    /// See [`End::error_level`].
+    pub error_level: u32,
+    /// See [`End::error_line`].
+    pub error_line: u32,
+}
+
+impl Encoder {
+    /// Starts a begin record.
+    pub fn begin(&mut self, scalars: &BeginScalars) {
+        self.bytes.clear();
+        let flags = if scalars.parent.is_some() { HAS_PARENT } else { 0 }
+            | if scalars.sampled { SAMPLED } else { 0 }
+            | if scalars.random { RANDOM } else { 0 };
+        for word in [
+            scalars.number,
+            scalars.start_unix_ns,
+            scalars.start_mono_ns,
+            flags,
+        ] {
+            self.bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        self.bytes.extend_from_slice(&scalars.trace_id.0);
+        self.bytes.extend_from_slice(&scalars.span_id.0);
+        self.bytes
+            .extend_from_slice(&scalars.parent.unwrap_or(SpanId([0; 8])).0);
+    }
+
+    /// Starts an end record around a finished begin record.
+    pub fn end(&mut self, scalars: &EndScalars, begin: &[u8]) {
+        self.bytes.clear();
+        for word in [
+            scalars.responded_mono_ns,
+            scalars.end_mono_ns,
+            u64::from(scalars.status),
+            scalars.flags,
+            scalars.bytes_in,
+            scalars.bytes_out,
+            scalars.cpu_user_ns,
+            scalars.cpu_system_ns,
+            scalars.memory_peak,
+            u64::from(scalars.error_level),
+            u64::from(scalars.error_line),
+            0,
+        ] {
+            self.bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+        self.bytes.extend_from_slice(begin);
+    }
+
+    /// Adds a text, cut at its longest length; an empty one is left out, and so is
+    /// one that would make the record longer than [`MAX_RECORD_BYTES`].
+    pub fn text(&mut self, text: Text, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(text.max_bytes())];
+        let room = MAX_RECORD_BYTES.saturating_sub(self.bytes.len() + 4);
+        let bytes = &bytes[..bytes.len().min(room)];
+        if bytes.is_empty() {
+            return;
+        }
+        let length = u16::try_from(bytes.len()).expect("a text is at most 1024 bytes");
+        self.bytes.extend_from_slice(&(text as u16).to_ne_bytes());
+        self.bytes.extend_from_slice(&length.to_ne_bytes());
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The record so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Begin {
+    /// Decodes a begin record; `None` if it is not one.
+    pub fn decode(bytes: &[u8]) -> Option<Begin> {
+        let (fixed, texts) = bytes.split_at_checked(BEGIN_WORDS * 8)?;
+        let flags = word(fixed, 3)?;
+        let ids: &[u8; 32] = fixed.get(32..64)?.try_into().ok()?;
+        let parent = SpanId(ids[24..32].try_into().ok()?);
+        Some(Begin {
+            number: word(fixed, 0)?,
+            start_unix_ns: word(fixed, 1)?,
+            start_mono_ns: word(fixed, 2)?,
+            trace_id: TraceId(ids[..16].try_into().ok()?),
+            span_id: SpanId(ids[16..24].try_into().ok()?),
+            parent: (flags & HAS_PARENT != 0).then_some(parent),
+            sampled: flags & SAMPLED != 0,
+            random: flags & RANDOM != 0,
+            texts: decode_texts(texts)?,
+        })
+    }
+}
+
+impl End {
+    /// Decodes an end record; `None` if it is not one.
+    pub fn decode(bytes: &[u8]) -> Option<End> {
+        let (fixed, begin) = bytes.split_at_checked(END_WORDS * 8)?;
+        Some(End {
+            begin: Begin::decode(begin)?,
+            responded_mono_ns: word(fixed, 0)?,
+            end_mono_ns: word(fixed, 1)?,
+            status: u32::try_from(word(fixed, 2)?).ok()?,
+            flags: word(fixed, 3)?,
+            bytes_in: word(fixed, 4)?,
+            bytes_out: word(fixed, 5)?,
+            cpu_user_ns: word(fixed, 6)?,
+            cpu_system_ns: word(fixed, 7)?,
+            memory_peak: word(fixed, 8)?,
+            error_level: u32::try_from(word(fixed, 9)?).ok()?,
+            error_line: u32::try_from(word(fixed, 10)?).ok()?,
+        })
+    }
+
+    /// Only what decides whether the record is worth decoding: sampled, flags and
+    /// duration. Cheap, so that an unsampled request costs the observer little.
+    pub fn peek(bytes: &[u8]) -> Option<Peek> {
+        let fixed = bytes.get(..(END_WORDS + BEGIN_WORDS) * 8)?;
+        Some(Peek {
+            number: word(fixed, END_WORDS)?,
+            sampled: word(fixed, END_WORDS + 3)? & SAMPLED != 0,
+            flags: word(fixed, 3)?,
+            status: u32::try_from(word(fixed, 2)?).ok()?,
+            busy_ns: word(fixed, 1)?.saturating_sub(word(fixed, END_WORDS + 2)?),
+        })
+    }
+}
+
+/// The cheap view of an end record, see [`End::peek`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    /// See [`Begin::number`].
+    pub number: u64,
+    /// See [`Begin::sampled`].
+    pub sampled: bool,
+    /// See [`End::flags`].
+    pub flags: u64,
+    /// See [`End::status`].
+    pub status: u32,
+    /// From the start until the worker was done, nanoseconds.
+    pub busy_ns: u64,
+}
+
+fn word(bytes: &[u8], index: usize) -> Option<u64> {
+    let bytes = bytes.get(index * 8..index * 8 + 8)?;
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn decode_texts(mut bytes: &[u8]) -> Option<Texts> {
+    let mut texts = Vec::new();
+    while let Some((head, rest)) = bytes.split_at_checked(4) {
+        let tag = u16::from_ne_bytes([head[0], head[1]]);
+        if tag == 0 {
+            break; // The ring pads records with zero bytes.
+        }
+        let length = usize::from(u16::from_ne_bytes([head[2], head[3]]));
+        let (value, rest) = rest.split_at_checked(length)?;
+        let text = Text::from_tag(tag)?;
+        if length > text.max_bytes() || texts.len() >= 2 * Text::ALL.len() {
+            return None;
+        }
+        texts.push((text, value.to_vec()));
+        bytes = rest;
+    }
+    Some(Texts(texts))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scalars() -> BeginScalars {
+        BeginScalars {
+            number: 7,
+            start_unix_ns: 1_700_000_000_000_000_001,
+            start_mono_ns: 42,
+            trace_id: TraceId([1; 16]),
+            span_id: SpanId([2; 8]),
+            parent: Some(SpanId([3; 8])),
+            sampled: true,
+            random: true,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut begin = Encoder::default();
+        begin.begin(&scalars());
+        begin.text(Text::Method, b"GET");
+        begin.text(Text::Query, b"");
+        begin.text(Text::Path, &[b'/'; 5000]);
+        let mut end = Encoder::default();
+        end.end(
+            &EndScalars {
+                status: 503,
+                end_mono_ns: 1_042,
+                flags: FATAL,
+                ..Default::default()
+            },
+            begin.bytes(),
+        );
+        end.text(Text::ErrorMessage, b"no");
+        let decoded = End::decode(end.bytes()).expect("decodes");
+        assert_eq!(decoded.status, 503);
+        assert_eq!(decoded.begin.parent, Some(SpanId([3; 8])));
+        assert_eq!(decoded.begin.texts.get(Text::Method), Some(&b"GET"[..]));
+        assert_eq!(
+            decoded.begin.texts.get(Text::Path).map(<[u8]>::len),
+            Some(Text::Path.max_bytes())
+        );
+        assert_eq!(decoded.begin.texts.get(Text::Query), None);
+        assert_eq!(decoded.begin.texts.get(Text::ErrorMessage), Some(&b"no"[..]));
+        let peek = End::peek(end.bytes()).expect("peeks");
+        assert_eq!(
+            (peek.number, peek.sampled, peek.flags, peek.busy_ns),
+            (7, true, FATAL, 1_000)
+        );
+        assert_eq!(
+            Begin::decode(begin.bytes())
+                .expect("decodes")
+                .texts
+                .get(Text::Method),
+            Some(&b"GET"[..])
+        );
+    }
+
+    #[test]
+    fn a_record_never_outgrows_its_limit() {
+        let mut encoder = Encoder::default();
+        encoder.begin(&scalars());
+        for _ in 0..10 {
+            encoder.text(Text::Path, &[b'x'; 1024]);
+        }
+        assert!(encoder.bytes().len() <= MAX_RECORD_BYTES);
+        assert!(Begin::decode(encoder.bytes()).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_decode_or_not_but_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            if let Some(end) = End::decode(&bytes) {
+                prop_assert!(end.begin.texts.0.len() <= 2 * Text::ALL.len());
+            }
+            End::peek(&bytes);
+            Begin::decode(&bytes);
+        }
+    }
+}
