@@ -1,0 +1,115 @@
+/* The border between C and Rust in an engine and its workers.
+ *
+ * gp_php_*  C functions that Rust calls. Each opens its own zend_try, so PHP's
+ *           longjmp never passes a Rust frame; each returns a status.
+ * gp_rs_*   Rust functions that C calls back. They are leaves: they never call PHP
+ *           and never unwind, so nothing of theirs is on the stack when PHP jumps.
+ *
+ * Mirrored by hand in src/ffi.rs; the sizes are compared at start-up. */
+#ifndef GLASSPOOL_H
+#define GLASSPOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Text that need not end in NUL. */
+typedef struct {
+	const char *at;
+	size_t length;
+} gp_text;
+
+/* One FastCGI parameter; both texts are followed by a NUL byte. */
+typedef struct {
+	gp_text name;
+	gp_text value;
+} gp_param;
+
+/* What PHP has to know of a request before it starts. Strings end in NUL and stay
+ * valid until gp_php_request returns; absent ones are NULL. */
+typedef struct {
+	const char *method;
+	const char *query;
+	const char *content_type;
+	const char *request_uri;
+	const char *script;          /* absolute path to run; NULL answers 404 */
+	const char *auth;            /* HTTP_AUTHORIZATION */
+	gp_text php_value;           /* INI text of the parameter PHP_VALUE */
+	gp_text php_admin_value;     /* … and PHP_ADMIN_VALUE */
+	int64_t content_length;
+	bool denied;                 /* by security.limit_extensions: answers 403 */
+} gp_request;
+
+/* What there is to tell when it has ended. */
+typedef struct {
+	int64_t memory_peak;
+	int32_t status;
+	int32_t exit_status;
+	bool started;                /* php_request_startup succeeded */
+} gp_outcome;
+
+typedef struct {
+	const char *binary;
+	const char *ini_path;        /* NULL: PHP's own search */
+	const char *ini_entries;     /* "name=value\n" lines, kept for the process's life */
+} gp_start;
+
+typedef struct {
+	const char *name;
+	uint32_t value;
+} gp_offset;
+
+/* --- called by Rust --- */
+size_t gp_abi_sizes(void);
+const char *gp_php_version(void);
+uint32_t gp_php_api(void);
+bool gp_php_is_zts(void);
+uint64_t gp_php_executor_globals(void);
+const gp_offset *gp_php_offsets(size_t *count);
+int gp_php_fix_pathinfo(void);
+int gp_php_discard_path(void);
+const char *gp_php_doc_root(void);
+
+/* Whether the path leads to anything, by PHP's realpath cache. */
+bool gp_php_exists(const char *path);
+bool gp_php_start(const gp_start *start);
+void gp_php_stop(void);
+/* In a worker, once: re-reads the signal handlers that the worker installed. */
+void gp_php_after_fork(void);
+/* In a worker, before its first request. */
+bool gp_php_set_ini(const char *name, size_t name_length, const char *value, size_t value_length, bool admin);
+/* Forks a worker; 0 in the worker, its pid in the engine, -1 with errno. */
+int gp_fork(void);
+void gp_php_request(const gp_request *request, gp_outcome *outcome);
+
+/* --- called by C: leaves --- */
+enum { GP_STAGE_EXECUTING = 4, GP_STAGE_END = 5 };
+void gp_rs_stage(int stage);
+/* False when the client is gone. */
+bool gp_rs_write(const char *bytes, size_t length);
+bool gp_rs_flush(void);
+/* Ends the response; false when it had been ended before. *aborted says that the
+ * client was gone. */
+bool gp_rs_finish(bool *aborted);
+bool gp_rs_is_finished(void);
+size_t gp_rs_read_body(char *buffer, size_t length);
+/* Body bytes go to the response until gp_rs_head_end() as its head. */
+void gp_rs_head_status(int code, gp_text status_line, bool raw);
+void gp_rs_head_line(const char *line, size_t length);
+void gp_rs_head_end(void);
+/* By name; NULL if absent. The text ends in NUL. */
+const char *gp_rs_param(const char *name, size_t length, size_t *value_length);
+/* By number, in order of arrival; false past the last. */
+bool gp_rs_param_at(size_t index, gp_param *param);
+/* A message that PHP routes to its SAPI's log; copied to FCGI_STDERR when `to_client`. */
+void gp_rs_php_log(const char *message, size_t length, bool to_client);
+/* The same for a line of our own. */
+void gp_rs_log(const char *message, size_t length, bool to_client);
+/* An error that PHP reports, before it is displayed or logged. */
+void gp_rs_php_error(int type, gp_text message, gp_text file, uint32_t line);
+
+/* --- shared between the C files --- */
+extern const void *gp_functions;
+bool gp_logging_to_client(void);
+
+#endif

@@ -1,0 +1,155 @@
+/* One request, from PHP's start-up to its shutdown. Every call that may leave by
+ * longjmp stands inside a zend_try of this file or of PHP itself. */
+#include <php.h>
+#include <SAPI.h>
+#include <php_ini.h>
+#include <php_main.h>
+#include <php_output.h>
+#include <zend_ini_scanner.h>
+#include <zend_signal.h>
+#include <zend_stream.h>
+
+#include "glasspool.h"
+#include "shim.h"
+
+/* Says something about PHP_VALUE: to the worker's log and to the client's. */
+static void complain(const char *format, const char *name)
+{
+	char text[256];
+	int length = snprintf(text, sizeof text, format, name);
+	gp_rs_log(text, length < (int)sizeof text ? (size_t)length : sizeof text - 1, true);
+}
+
+static void apply_entry(zval *name, zval *value, zval *index, int kind, void *mode)
+{
+	(void)index;
+	if (kind != ZEND_INI_PARSER_ENTRY) {
+		complain("Passing INI directive through FastCGI: only classic entries are allowed%s", "");
+	} else if (!name || Z_STRLEN_P(name) == 0) {
+		complain("Passing INI directive through FastCGI: empty key%s", "");
+	} else if (!value) {
+		complain("Passing INI directive through FastCGI: empty value for key '%s'", Z_STRVAL_P(name));
+	} else {
+		zend_string *text = zval_get_string(value);
+		/* At this stage an admin value is locked and everything is undone when the
+		 * request ends. php-fpm keeps it for all later requests of the worker. */
+		if (zend_alter_ini_entry_ex(Z_STR_P(name), text, *(int *)mode, PHP_INI_STAGE_ACTIVATE, 0) != SUCCESS) {
+			complain("Passing INI directive through FastCGI: unable to set '%s'", Z_STRVAL_P(name));
+		}
+		zend_string_release(text);
+	}
+}
+
+static void apply_ini(const gp_text *text, int mode)
+{
+	if (!text->length) {
+		return;
+	}
+	zend_try {
+		zend_parse_ini_string((char *)text->at, 1, ZEND_INI_SCANNER_NORMAL, apply_entry, &mode);
+	} zend_end_try();
+}
+
+/* A fixed page with its status. */
+static void answer(int status, const char *body)
+{
+	zend_try {
+		SG(sapi_headers).http_response_code = status;
+		php_output_write(body, strlen(body));
+	} zend_end_try();
+}
+
+static void run_script(const gp_request *request)
+{
+	zend_file_handle script;
+	volatile bool opened = false;
+
+	if (!request->script) {
+		gp_rs_log("Primary script unknown", 22, gp_logging_to_client());
+		answer(404, "File not found.\n");
+		return;
+	}
+	if (request->denied) {
+		answer(403, "Access denied.\n");
+		return;
+	}
+	zend_stream_init_filename(&script, SG(request_info).path_translated);
+	script.primary_script = 1;
+	zend_try {
+		opened = php_fopen_primary_script(&script) == SUCCESS;
+	} zend_end_try();
+	if (!opened) {
+		int denied = errno == EACCES;
+		complain("Unable to open primary script: %s", request->script);
+		zend_destroy_file_handle(&script);
+		if (denied) {
+			answer(403, "Access denied.\n");
+		} else {
+			answer(404, "No input file specified.\n");
+		}
+		return;
+	}
+	gp_rs_stage(GP_STAGE_EXECUTING);
+	php_execute_script(&script);
+	zend_destroy_file_handle(&script);
+}
+
+bool gp_php_exists(const char *path)
+{
+	volatile bool exists = false;
+
+	zend_first_try {
+		char real[MAXPATHLEN];
+		exists = tsrm_realpath(path, real) != NULL;
+	} zend_end_try();
+	return exists;
+}
+
+void gp_php_request(const gp_request *request, gp_outcome *outcome)
+{
+	sapi_request_info *info = &SG(request_info);
+
+	memset(info, 0, sizeof *info);
+	info->request_method = request->method;
+	info->query_string = (char *)request->query;
+	info->content_type = request->content_type;
+	info->content_length = request->content_length;
+	info->request_uri = (char *)request->request_uri;
+	info->path_translated = request->script ? estrdup(request->script) : NULL;
+	info->proto_num = 1001;
+	SG(server_context) = (void *)request;
+	SG(sapi_headers).http_response_code = request->script ? 200 : 404;
+	EG(exit_status) = 0;
+
+	apply_ini(&request->php_value, PHP_INI_USER | PHP_INI_PERDIR);
+	apply_ini(&request->php_admin_value, PHP_INI_SYSTEM);
+	zend_try {
+		php_handle_auth_data(request->auth);
+	} zend_end_try();
+
+	outcome->started = php_request_startup() == SUCCESS;
+	if (outcome->started && request->method) {
+		run_script(request);
+		const char *header = gp_error_header();
+		if (EG(exit_status) == 255 && header && !SG(headers_sent)) {
+			zend_try {
+				sapi_header_line line = { header, strlen(header), 0 };
+				sapi_header_op(SAPI_HEADER_REPLACE, &line);
+			} zend_end_try();
+		}
+	}
+	gp_rs_stage(GP_STAGE_END);
+	outcome->exit_status = EG(exit_status);
+	if (info->path_translated) {
+		efree(info->path_translated);
+		info->path_translated = NULL;
+	}
+	outcome->memory_peak = (int64_t)zend_memory_peak_usage(1);
+	php_request_shutdown(NULL);
+	/* sapi_deactivate() leaves the code of the last request in place. */
+	outcome->status = SG(sapi_headers).http_response_code;
+	SG(server_context) = NULL;
+	/* Handlers have been taken over once; checking them again on each request costs
+	 * seven system calls. */
+	zend_signal_globals.reset = 0;
+}

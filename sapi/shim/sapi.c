@@ -1,0 +1,213 @@
+/* The SAPI module: PHP's questions, answered by Rust leaves. */
+#include <php.h>
+#include <SAPI.h>
+#include <php_main.h>
+#include <php_variables.h>
+#include <zend_observer.h>
+
+#include "glasspool.h"
+#include "shim.h"
+
+static size_t write_body(const char *bytes, size_t length)
+{
+	/* Preloading and start-up print with no request: that belongs to the console. */
+	if (!SG(server_context)) {
+		return fwrite(bytes, 1, length, stderr);
+	}
+	if (!gp_rs_write(bytes, length)) {
+		php_handle_aborted_connection();
+	}
+	return length;
+}
+
+static void flush_body(void *server_context)
+{
+	if (server_context && !gp_rs_flush()) {
+		php_handle_aborted_connection();
+	}
+}
+
+static int finish(void)
+{
+	bool aborted = false;
+
+	/* Called within php_request_shutdown(), after all output and before the heap is
+	 * taken down, so that the client has its answer as early as possible. */
+	if (SG(server_context) && gp_rs_finish(&aborted) && aborted) {
+		php_handle_aborted_connection();
+	}
+	return SUCCESS;
+}
+
+static char *get_environment(const char *name, size_t length)
+{
+	size_t value_length;
+
+	/* HTTP_PROXY would be the client's Proxy header (CVE-2016-5385). */
+	if (!SG(server_context) || (length == 10 && !memcmp(name, "HTTP_PROXY", 10))) {
+		return NULL;
+	}
+	const char *value = gp_rs_param(name, length, &value_length);
+	return value ? estrndup(value, value_length) : NULL;
+}
+
+static size_t read_post(char *buffer, size_t length)
+{
+	return gp_rs_read_body(buffer, length);
+}
+
+static char *read_cookies(void)
+{
+	size_t length;
+	return (char *)gp_rs_param("HTTP_COOKIE", 11, &length);
+}
+
+static bool is_status_header(const sapi_header_struct *header)
+{
+	return header->header_len > 7 && !strncasecmp(header->header, "Status:", 7);
+}
+
+static int send_headers(sapi_headers_struct *headers)
+{
+	zend_llist_position position;
+	sapi_header_struct *header;
+	bool own_status = false, status_sent = false;
+
+	if (!SG(server_context) || SG(request_info).no_headers) {
+		return SAPI_HEADER_SENT_SUCCESSFULLY;
+	}
+	for (header = zend_llist_get_first_ex(&headers->headers, &position); header;
+	     header = zend_llist_get_next_ex(&headers->headers, &position)) {
+		own_status |= is_status_header(header);
+	}
+	gp_text line = { headers->http_status_line, headers->http_status_line ? strlen(headers->http_status_line) : 0 };
+	if (!own_status && (headers->http_response_code != 200 || gp_status_always() || gp_raw_status_line())) {
+		gp_rs_head_status(headers->http_response_code, line, gp_raw_status_line());
+	}
+	for (header = zend_llist_get_first_ex(&headers->headers, &position); header;
+	     header = zend_llist_get_next_ex(&headers->headers, &position)) {
+		if (!header->header_len) {
+			continue;
+		}
+		if (is_status_header(header)) {
+			if (status_sent) {
+				continue;
+			}
+			status_sent = true;
+		}
+		if (headers->http_response_code == 304 && header->header_len > 13
+		    && !strncasecmp(header->header, "Content-Type:", 13)) {
+			continue;
+		}
+		gp_rs_head_line(header->header, header->header_len);
+	}
+	gp_rs_head_end();
+	return SAPI_HEADER_SENT_SUCCESSFULLY;
+}
+
+static void (*php_environment)(zval *array);
+
+static void import_params(zval *array)
+{
+	gp_param param;
+
+	for (size_t index = 0; gp_rs_param_at(index, &param); index++) {
+		size_t length = param.value.length;
+		char *value = (char *)param.value.at;
+		/* FastCGI's own variables are not shown to the filter as $_SERVER twice. */
+		if (param.name.length == 10 && !memcmp(param.name.at, "HTTP_PROXY", 10)) {
+			continue;
+		}
+		int kind = Z_ARR_P(array) == Z_ARR(PG(http_globals)[TRACK_VARS_ENV]) ? PARSE_ENV : PARSE_SERVER;
+		if (sapi_module.input_filter(kind, param.name.at, &value, length, &length)) {
+			php_register_variable_safe(param.name.at, value, length, array);
+		}
+	}
+}
+
+static void import_environment(zval *array)
+{
+	php_environment(array);
+	if (SG(server_context)) {
+		import_params(array);
+	}
+}
+
+static void register_server_variables(zval *array)
+{
+	/* Environment, then parameters, then PHP_SELF: the later wins. */
+	import_environment(array);
+
+	size_t script_length, info_length = 0;
+	const char *info = gp_rs_param("PATH_INFO", 9, &info_length);
+	const char *script = SG(request_info).request_uri ? SG(request_info).request_uri : "";
+	script_length = strlen(script);
+	if (!gp_php_fix_pathinfo() || !info) {
+		info_length = 0;
+	}
+	char *self = emalloc(script_length + info_length + 1);
+	memcpy(self, script, script_length);
+	memcpy(self + script_length, info ? info : "", info_length);
+	self[script_length + info_length] = 0;
+	size_t length = script_length + info_length;
+	if (sapi_module.input_filter(PARSE_SERVER, "PHP_SELF", &self, length, &length)) {
+		php_register_variable_safe("PHP_SELF", self, length, array);
+	}
+	efree(self);
+}
+
+static void log_message(const char *message, int level)
+{
+	(void)level;
+	gp_rs_php_log(message, strlen(message), gp_logging_to_client());
+}
+
+static int header_handler(sapi_header_struct *header, sapi_header_op_enum op, sapi_headers_struct *headers)
+{
+	(void)header; (void)op; (void)headers;
+	return SAPI_HEADER_ADD;
+}
+
+static void set_default(HashTable *configuration, const char *name, const char *value)
+{
+	zval text;
+	ZVAL_NEW_STR(&text, zend_string_init(value, strlen(value), 1));
+	zend_hash_str_update(configuration, name, strlen(name), &text);
+}
+
+static void ini_defaults(HashTable *configuration)
+{
+	set_default(configuration, "display_errors", "1");
+}
+
+sapi_module_struct gp_sapi = {
+	.name = "fpm-fcgi", /* what opcache and applications expect */
+	.pretty_name = "FPM/FastCGI",
+	.shutdown = php_module_shutdown_wrapper,
+	.deactivate = finish,
+	.ub_write = write_body,
+	.flush = flush_body,
+	.getenv = get_environment,
+	.sapi_error = php_error,
+	.header_handler = header_handler,
+	.send_headers = send_headers,
+	.read_post = read_post,
+	.read_cookies = read_cookies,
+	.register_server_variables = register_server_variables,
+	.log_message = log_message,
+	.ini_defaults = ini_defaults,
+};
+
+static void on_error(int type, zend_string *file, uint32_t line, zend_string *message)
+{
+	gp_text where = { file ? ZSTR_VAL(file) : "", file ? ZSTR_LEN(file) : 0 };
+	gp_text what = { ZSTR_VAL(message), ZSTR_LEN(message) };
+	gp_rs_php_error(type, what, where, line);
+}
+
+void gp_install_hooks(void)
+{
+	zend_observer_error_register(on_error);
+	php_environment = php_import_environment_variables;
+	php_import_environment_variables = import_environment;
+}

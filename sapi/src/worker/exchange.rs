@@ -1,0 +1,362 @@
+//! The state of the request being served, as PHP's callbacks see it.
+//!
+//! PHP calls back through the leaves in `ffi`, which find the exchange in a thread
+//! local: there is one thread and one request at a time. Nothing here calls PHP.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use glasspool_abi::record::{ABORTED, EndScalars, FINISHED_EARLY, Text};
+use glasspool_abi::slot::{SlotWriter, Stage};
+use glasspool_fastcgi::{ProtocolStatus, ResponseWriter};
+
+use super::connection::{Connection, Failure};
+use super::head;
+use super::recorder::Recorder;
+
+/// Output that is collected before it is sent.
+const OUTPUT_BYTES: usize = 32 * 1024;
+/// Longest log line of PHP that goes to the client in one piece, bytes.
+const LOG_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Exchange>> = const { RefCell::new(None) };
+}
+
+/// Makes this the worker's exchange.
+pub(crate) fn install(exchange: Exchange) {
+    CURRENT.with_borrow_mut(|current| *current = Some(exchange));
+}
+
+/// Runs `f` on the worker's exchange; `None` in an engine, or when called from
+/// within another call (which no leaf does).
+pub(crate) fn with<R>(f: impl FnOnce(&mut Exchange) -> R) -> Option<R> {
+    CURRENT.with(|current| current.try_borrow_mut().ok()?.as_mut().map(f))
+}
+
+/// A line of the worker's own: to standard error in the form of php-fpm's workers.
+pub(crate) fn worker_log(level: &str, message: &[u8]) {
+    let line = [level.as_bytes(), b": ", message, b"\n"].concat();
+    // Nobody to tell if standard error is gone.
+    let _gone = std::io::stderr().write_all(&line);
+}
+
+/// A log line about the request, to standard error and, when asked, to the client.
+pub(crate) fn log(message: &[u8], to_client: bool) {
+    worker_log("NOTICE", message);
+    if to_client {
+        with(|x| x.log_to_client(message));
+    }
+}
+
+/// A message that PHP routes to its SAPI's log.
+pub(crate) fn php_log(message: &[u8], to_client: bool) {
+    log(&[b"PHP message: ", message].concat(), to_client);
+}
+
+/// An error as PHP reports it.
+#[derive(Debug)]
+pub(crate) struct PhpError<'a> {
+    pub(crate) kind: i32,
+    pub(crate) message: &'a [u8],
+    pub(crate) file: &'a [u8],
+    pub(crate) line: u32,
+}
+
+/// E_ERROR, E_PARSE, E_CORE_ERROR, E_COMPILE_ERROR, E_USER_ERROR, E_RECOVERABLE_ERROR.
+const FATAL: i32 = 1 | 4 | 16 | 64 | 256 | 4096;
+
+/// The worst error of a request, kept for its record.
+#[derive(Debug, Default)]
+pub(crate) struct KeptError {
+    pub(crate) kind: i32,
+    pub(crate) message: Vec<u8>,
+    pub(crate) file: Vec<u8>,
+    pub(crate) line: u32,
+}
+
+impl KeptError {
+    pub(crate) fn is_fatal(&self) -> bool {
+        self.kind & FATAL != 0
+    }
+}
+
+/// Where the response is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Response {
+    /// Not complete.
+    Open,
+    /// END_REQUEST has been sent, at this time.
+    Ended { mono_ns: u64 },
+}
+
+/// One worker's connection, response and counters.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) connection: Connection,
+    writer: ResponseWriter,
+    pub(crate) recorder: Recorder,
+    response: Response,
+    /// PHP is running the script.
+    executing: bool,
+    /// The response ended while the script was still running.
+    early: bool,
+    /// The client went away before the response was complete.
+    aborted: bool,
+    /// The connection has served a request before this one.
+    kept: bool,
+    keep_alive: bool,
+    /// What the client may still send of the body, by CONTENT_LENGTH.
+    body_left: u64,
+    body_file: Option<File>,
+    pub(crate) bytes_in: u64,
+    bytes_out: u64,
+    stderr_begun: bool,
+    error: Option<KeptError>,
+    /// Parameters in order, as PHP reads them in place.
+    params: Vec<(Place, Place)>,
+}
+
+/// A text that ends in NUL inside the reader's parameters.
+type Place = (*const u8, usize);
+
+impl Exchange {
+    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd) -> Exchange {
+        Exchange {
+            connection: Connection::new(),
+            writer: ResponseWriter::new(),
+            recorder: Recorder::new(slot, doorbell),
+            response: Response::Open,
+            executing: false,
+            early: false,
+            aborted: false,
+            kept: false,
+            keep_alive: false,
+            body_left: 0,
+            body_file: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            stderr_begun: false,
+            error: None,
+            params: Vec::new(),
+        }
+    }
+
+    /// Begins a request whose parameters are complete and will not change any more.
+    pub(crate) fn begin(&mut self, keep_alive: bool, content_length: u64, body_file: Option<File>) {
+        self.writer.clear_pending();
+        self.writer.begin(self.connection.reader.request_id());
+        self.response = Response::Open;
+        (self.executing, self.early, self.aborted) = (false, false, false);
+        self.keep_alive = keep_alive;
+        self.body_left = content_length;
+        self.body_file = body_file;
+        (self.bytes_in, self.bytes_out) = (0, 0);
+        self.stderr_begun = false;
+        self.error = None;
+        self.params.clear();
+        let place = |text: &[u8]| (text.as_ptr(), text.len() - 1);
+        let params = self.connection.reader.params();
+        self.params.extend(
+            params
+                .iter_with_nul()
+                .map(|(name, value)| (place(name), place(value))),
+        );
+    }
+
+    pub(crate) fn set_stage(&mut self, stage: i32) {
+        self.executing = stage == 4;
+        match stage {
+            4 => self.recorder.set_stage(Stage::Executing),
+            _ if !self.is_finished() => self.recorder.set_stage(Stage::End),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn param(&self, name: &[u8]) -> Option<Place> {
+        let value = self.connection.reader.params().value_with_nul(name)?;
+        Some((value.as_ptr(), value.len() - 1))
+    }
+
+    pub(crate) fn param_at(&self, index: usize) -> Option<(Place, Place)> {
+        self.params.get(index).copied()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.response != Response::Open
+    }
+
+    /// Body bytes of the response; false when the client is gone. After the end of
+    /// the response they are thrown away, as in php-fpm.
+    pub(crate) fn write_body(&mut self, bytes: &[u8]) -> bool {
+        if self.is_finished() {
+            return true;
+        }
+        self.bytes_out += bytes.len() as u64;
+        for piece in bytes.chunks(OUTPUT_BYTES) {
+            self.writer.stdout(piece);
+            if self.writer.pending_len() >= OUTPUT_BYTES && !self.flush() {
+                return false;
+            }
+        }
+        !self.aborted
+    }
+
+    pub(crate) fn flush(&mut self) -> bool {
+        if self.is_finished() || self.aborted {
+            return !self.aborted;
+        }
+        if self.writer.pending_len() > 0 && self.connection.send(self.writer.pending()).is_err() {
+            self.aborted = true;
+        }
+        self.writer.clear_pending();
+        !self.aborted
+    }
+
+    /// Ends the response. Returns whether it was open until now, and whether the
+    /// client was gone.
+    pub(crate) fn finish(&mut self) -> (bool, bool) {
+        if self.is_finished() {
+            return (false, self.aborted);
+        }
+        self.writer.end(0, ProtocolStatus::RequestComplete);
+        self.flush();
+        if self.aborted {
+            self.keep_alive = false;
+        }
+        if !self.keep_alive {
+            self.connection.close();
+        }
+        self.response = Response::Ended {
+            mono_ns: super::clock::monotonic_ns(),
+        };
+        self.early = self.executing;
+        self.recorder.set_stage(Stage::Finished);
+        (true, self.aborted)
+    }
+
+    pub(crate) fn read_body(&mut self, buffer: &mut [u8]) -> usize {
+        let most = usize::try_from(self.body_left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let buffer = &mut buffer[..most];
+        let finished = self.is_finished();
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = match &mut self.body_file {
+                Some(file) => file.read(&mut buffer[filled..]).map_err(|_| Failure::Closed),
+                None if finished => Ok(0),
+                None => self.connection.read_body(&mut buffer[filled..]),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(_) => {
+                    self.aborted = true;
+                    break;
+                }
+            }
+        }
+        self.body_left -= filled as u64;
+        self.bytes_in += filled as u64;
+        filled
+    }
+
+    pub(crate) fn head_status(&mut self, code: i32, line: &[u8], raw: bool) {
+        if !self.is_finished() {
+            head::status(&mut self.writer, code, line, raw);
+        }
+    }
+
+    pub(crate) fn head_line(&mut self, line: &[u8]) {
+        if !self.is_finished() {
+            self.writer.stdout(line);
+            self.writer.stdout(b"\r\n");
+        }
+    }
+
+    pub(crate) fn head_end(&mut self) {
+        if !self.is_finished() {
+            self.writer.stdout(b"\r\n");
+        }
+    }
+
+    /// Several lines of one request are joined with `; `, as php-fpm does.
+    pub(crate) fn log_to_client(&mut self, message: &[u8]) {
+        if self.is_finished() || self.aborted {
+            return;
+        }
+        let message = &message[..message.len().min(LOG_BYTES)];
+        let mut line = Vec::with_capacity(message.len() + 16);
+        if self.stderr_begun {
+            line.extend_from_slice(b"; ");
+        }
+        line.extend_from_slice(message);
+        self.writer.stderr(&line);
+        self.stderr_begun = true;
+    }
+
+    /// Keeps the first fatal error, else the latest error.
+    pub(crate) fn php_error(&mut self, error: &PhpError<'_>) {
+        if self.error.as_ref().is_some_and(KeptError::is_fatal) {
+            return;
+        }
+        let mut kept = self.error.take().unwrap_or_default();
+        (kept.kind, kept.line) = (error.kind, error.line);
+        copy_cut(&mut kept.message, error.message, Text::ErrorMessage);
+        copy_cut(&mut kept.file, error.file, Text::ErrorFile);
+        self.error = Some(kept);
+    }
+
+    /// What there is to record of the request that has just ended. Ends the response
+    /// if PHP did not.
+    pub(crate) fn end(&mut self) -> (EndScalars, Option<KeptError>) {
+        self.finish();
+        let Response::Ended { mono_ns } = self.response else {
+            return (EndScalars::default(), None);
+        };
+        let scalars = EndScalars {
+            responded_mono_ns: mono_ns,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            flags: if self.aborted { ABORTED } else { 0 } | if self.early { FINISHED_EARLY } else { 0 },
+            ..EndScalars::default()
+        };
+        (scalars, self.error.take())
+    }
+
+    /// Gets ready for the next request of the connection, if it is to be used again.
+    pub(crate) fn next_request(&mut self) -> bool {
+        self.kept = self.keep_alive && self.connection.is_open();
+        if self.kept {
+            self.connection.next_request();
+        }
+        self.kept
+    }
+
+    /// Takes a new connection.
+    pub(crate) fn open(&mut self, socket: OwnedFd) {
+        self.kept = false;
+        self.connection.open(socket);
+    }
+
+    /// Whether the connection has served a request before.
+    pub(crate) fn was_kept(&self) -> bool {
+        self.kept
+    }
+
+    /// Ends the use of a kept connection after the current request.
+    pub(crate) fn close_after_this(&mut self) {
+        self.keep_alive = false;
+        if self.is_finished() {
+            self.connection.close();
+        }
+    }
+}
+
+fn copy_cut(into: &mut Vec<u8>, text: &[u8], kind: Text) {
+    into.clear();
+    into.extend_from_slice(&text[..text.len().min(kind.max_bytes())]);
+}

@@ -1,0 +1,358 @@
+//! Hosts the engine in the stock PHP executable and speaks for the supervisor and the
+//! web server: the real protocol ends, nothing in between.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use glasspool_abi::control::{Channel, EngineStart, FromEngine, PoolSpec, ToEngine};
+use glasspool_abi::record::End;
+use glasspool_abi::slot::{Cursor, SLOT_HEAD_BYTES, SlotReader, ring_bytes};
+use glasspool_abi::trace::Sampler;
+use glasspool_abi::zend::PhpBuild;
+use glasspool_abi::{Pid, PoolId, WorkerId, create_slot_memory};
+use glasspool_fastcgi::client::{self, RequestEncoder, ResponseReader};
+
+/// The executable to host in; `make test` installs it.
+pub fn php() -> PathBuf {
+    let path = std::env::var_os("GLASSPOOL_TEST_PHP").map_or("/usr/sbin/php-fpm8.2".into(), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is missing: run `make deps`, or set GLASSPOOL_TEST_PHP",
+        path.display()
+    );
+    path
+}
+
+fn engine_object() -> PathBuf {
+    let mut folder = std::env::current_exe().expect("an executable");
+    folder.pop();
+    for _ in 0..3 {
+        let object = folder.join("libglasspool_engine.so");
+        if object.exists() {
+            return object;
+        }
+        folder.pop();
+    }
+    panic!("libglasspool_engine.so is not beside the test executable");
+}
+
+/// An engine with one pool.
+pub struct Engine {
+    pub child: Child,
+    pub control: Channel,
+    pub build: PhpBuild,
+    pub folder: tempfile::TempDir,
+    next: u64,
+}
+
+/// A worker of that engine.
+pub struct Worker {
+    pub id: WorkerId,
+    pub pid: i32,
+    pub slot: SlotReader,
+    pub memory: Option<OwnedFd>,
+    cursor: Cursor,
+}
+
+pub fn pool() -> PoolSpec {
+    PoolSpec {
+        pool: PoolId(0),
+        name: "www".to_owned(),
+        identity: None,
+        chroot: None,
+        chdir: None,
+        clear_env: true,
+        env: Vec::new(),
+        php_values: Vec::new(),
+        max_requests: 0,
+        limit_extensions: vec![".php".to_owned()],
+        sampler: Sampler::default(),
+        tracing: true,
+    }
+}
+
+impl Engine {
+    /// Starts it with php.ini-independent settings and the pool.
+    pub fn start(spec: PoolSpec) -> Engine {
+        Engine::start_with(
+            spec,
+            &[
+                ("opcache.enable", "1"),
+                ("log_errors", "1"),
+                ("display_errors", "0"),
+            ],
+        )
+    }
+
+    pub fn start_with(spec: PoolSpec, define: &[(&str, &str)]) -> Engine {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("prctl");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (control, theirs) = Channel::pair().expect("a socket pair");
+        let child = Command::new(php())
+            .env("LD_PRELOAD", engine_object())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .expect("starts");
+        let hello: FromEngine = control.receive().expect("greets").0;
+        assert_eq!(
+            hello,
+            FromEngine::Hello {
+                abi: glasspool_abi::ABI_VERSION
+            }
+        );
+        let start = EngineStart {
+            supervisor: Pid(i32::try_from(std::process::id()).expect("a pid")),
+            binary: php().display().to_string(),
+            ini: None,
+            define: define
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect(),
+        };
+        control.send(&ToEngine::Start(start), &[]).expect("sends");
+        let FromEngine::Ready(build) = control.receive().expect("starts").0 else {
+            panic!("not ready")
+        };
+        let listener = UnixListener::bind(folder.path().join("sock")).expect("binds");
+        let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("eventfd");
+        control
+            .send(&ToEngine::AddPool(spec), &[listener.as_fd(), doorbell.as_fd()])
+            .expect("sends");
+        Engine {
+            child,
+            control,
+            build: *build,
+            folder,
+            next: 0,
+        }
+    }
+
+    /// What the workers wrote to standard output and standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default()
+    }
+
+    /// Forks a worker and waits until it serves.
+    pub fn spawn(&mut self) -> Worker {
+        self.next += 1;
+        let id = WorkerId(self.next);
+        let bytes = SLOT_HEAD_BYTES + ring_bytes(4);
+        let slot = create_slot_memory(bytes).expect("a slot");
+        let log = self.folder.path().join("worker.log");
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(log)
+            .expect("opens");
+        let spawn = ToEngine::Spawn {
+            worker: id,
+            pool: PoolId(0),
+            slot_bytes: bytes as u64,
+        };
+        self.control
+            .send(&spawn, &[slot.as_fd(), log.as_fd(), log.as_fd()])
+            .expect("sends");
+        let (mut pid, mut memory, mut ready) = (None, None, false);
+        while pid.is_none() || !ready {
+            match self.control.receive().expect("an answer") {
+                (FromEngine::Spawned { worker, pid: Pid(p) }, _) if worker == id => pid = Some(p),
+                (FromEngine::WorkerReady { worker }, mut fds) if worker == id => {
+                    ready = true;
+                    memory = fds.pop();
+                }
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+        let slot = SlotReader::map(slot, bytes).expect("maps");
+        Worker {
+            id,
+            pid: pid.expect("set"),
+            slot,
+            memory,
+            cursor: Cursor::default(),
+        }
+    }
+
+    /// Writes a script and gives its path.
+    pub fn script(&self, name: &str, php: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, php).expect("writes");
+        path
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.folder.path().join("sock")).expect("connects");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("sets");
+        stream
+    }
+
+    /// A GET of a script on a connection of its own.
+    pub fn get(&self, script: &Path) -> Response {
+        self.request(&params(script), b"")
+    }
+
+    pub fn request(&self, params: &[(String, String)], body: &[u8]) -> Response {
+        let mut stream = self.connect();
+        send(&mut stream, params, body, false);
+        read_response(&mut stream)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let (other, _) = Channel::pair().expect("a socket pair");
+        drop(std::mem::replace(&mut self.control, other));
+        self.child.wait().expect("ends");
+    }
+}
+
+impl Worker {
+    /// What it has recorded since last asked; waits until there are `count` records.
+    pub fn records(&mut self, count: usize) -> Vec<End> {
+        let mut out = Vec::new();
+        for _ in 0..2000 {
+            self.slot.drain(&mut self.cursor, &mut Vec::new(), |r| {
+                out.push(End::decode(r).expect("decodes"))
+            });
+            if out.len() >= count {
+                return out;
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        panic!("{} records, expected {count}", out.len());
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("signals");
+    }
+
+    /// Waits for its end and gives its wait status.
+    pub fn wait(&self) -> rustix::process::WaitStatus {
+        let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+            .expect("waits")
+            .expect("ended")
+            .1
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _gone = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
+}
+
+/// What nginx would send for a GET of that script.
+pub fn params(script: &Path) -> Vec<(String, String)> {
+    let name = format!("/{}", script.file_name().expect("a name").to_string_lossy());
+    let root = script.parent().expect("a folder").display().to_string();
+    [
+        ("QUERY_STRING", ""),
+        ("REQUEST_METHOD", "GET"),
+        ("CONTENT_TYPE", ""),
+        ("CONTENT_LENGTH", ""),
+        ("SCRIPT_NAME", &name),
+        ("REQUEST_URI", &name),
+        ("DOCUMENT_URI", &name),
+        ("DOCUMENT_ROOT", &root),
+        ("SERVER_PROTOCOL", "HTTP/1.1"),
+        ("REQUEST_SCHEME", "http"),
+        ("GATEWAY_INTERFACE", "CGI/1.1"),
+        ("SERVER_SOFTWARE", "nginx"),
+        ("REMOTE_ADDR", "127.0.0.1"),
+        ("SERVER_PORT", "80"),
+        ("SERVER_NAME", "localhost"),
+        ("HTTP_HOST", "localhost"),
+        ("SCRIPT_FILENAME", &script.display().to_string()),
+    ]
+    .into_iter()
+    .map(|(n, v)| (n.to_owned(), v.to_owned()))
+    .collect()
+}
+
+/// Sets a parameter of a list.
+pub fn with(mut params: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String, String)> {
+    params.retain(|(n, _)| n != name);
+    params.push((name.to_owned(), value.to_owned()));
+    params
+}
+
+pub fn send(stream: &mut UnixStream, params: &[(String, String)], body: &[u8], keep: bool) {
+    let mut bytes = Vec::new();
+    RequestEncoder::begin(&mut bytes, 1, glasspool_fastcgi::Role::Responder, keep);
+    RequestEncoder::params(
+        &mut bytes,
+        1,
+        params.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())),
+    );
+    if !body.is_empty() {
+        RequestEncoder::stdin(&mut bytes, 1, body);
+    }
+    RequestEncoder::stdin_end(&mut bytes, 1);
+    stream.write_all(&bytes).expect("sends");
+}
+
+/// A whole response.
+#[derive(Debug, Default)]
+pub struct Response {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// END_REQUEST came.
+    pub ended: bool,
+}
+
+impl Response {
+    pub fn head(&self) -> String {
+        let text = String::from_utf8_lossy(&self.stdout).into_owned();
+        text.split("\r\n\r\n").next().unwrap_or_default().to_owned()
+    }
+
+    pub fn body(&self) -> String {
+        let text = String::from_utf8_lossy(&self.stdout).into_owned();
+        text.split_once("\r\n\r\n")
+            .map(|(_, b)| b.to_owned())
+            .unwrap_or_default()
+    }
+}
+
+/// Reads until END_REQUEST or the end of the stream.
+pub fn read_response(stream: &mut UnixStream) -> Response {
+    let mut response = Response::default();
+    let mut reader = ResponseReader::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let count = match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return response,
+            Ok(count) => count,
+        };
+        let mut input = &buffer[..count];
+        while !input.is_empty() {
+            let fed = reader.feed(input).expect("FastCGI");
+            match fed.event {
+                Some(client::Event::Stdout(range)) => response.stdout.extend_from_slice(&input[range]),
+                Some(client::Event::Stderr(range)) => response.stderr.extend_from_slice(&input[range]),
+                Some(client::Event::End(_)) => {
+                    response.ended = true;
+                    return response;
+                }
+                _ => {}
+            }
+            input = &input[fed.consumed..];
+        }
+    }
+}
+
+/// Half-closes, as a client does that has nothing more to say.
+pub fn half_close(stream: &UnixStream) {
+    stream.shutdown(Shutdown::Write).expect("shuts down");
+}
