@@ -1,0 +1,414 @@
+//! Spans and log records as text for people.
+//!
+//! Everything a request brought along (paths, messages, function names) is untrusted:
+//! control characters are escaped, so that no request can drive the reader's terminal.
+
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    io::Write as _,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use opentelemetry::{
+    KeyValue, Value,
+    logs::AnyValue,
+    trace::{Event, Status},
+};
+use opentelemetry_sdk::{logs::SdkLogRecord, trace::SpanData};
+
+use super::{Terminal, lane::Sink};
+use crate::semconv::name;
+
+/// Writes both signals to one [`Terminal`].
+pub(crate) struct Console(Arc<Mutex<Terminal>>);
+
+impl Console {
+    pub(crate) fn new(terminal: Arc<Mutex<Terminal>>) -> Console {
+        Console(terminal)
+    }
+
+    fn write(&self, render: impl FnOnce(bool) -> String) -> Result<(), String> {
+        let mut terminal = self.0.lock().map_err(|_| "another writer panicked".to_owned())?;
+        let text = render(terminal.colours);
+        let written = terminal
+            .out
+            .write_all(text.as_bytes())
+            .and_then(|()| terminal.out.flush());
+        written.map_err(|error| format!("cannot write to the terminal: {error}"))
+    }
+}
+
+impl Sink<SpanData> for Console {
+    async fn send(&self, batch: Vec<SpanData>) -> Result<(), String> {
+        self.write(|colours| batch.iter().map(|span| render_span(span, colours)).collect())
+    }
+}
+
+impl Sink<SdkLogRecord> for Console {
+    async fn send(&self, batch: Vec<SdkLogRecord>) -> Result<(), String> {
+        self.write(|colours| batch.iter().map(|record| render_log(record, colours)).collect())
+    }
+}
+
+/// One line for the span, then its events indented. Times of day are UTC.
+pub fn render_span(span: &SpanData, colours: bool) -> String {
+    let paint = Paint(colours);
+    let attributes = Attributes(&span.attributes);
+    let failed = matches!(span.status, Status::Error { .. });
+    let status = match attributes.text(name::HTTP_RESPONSE_STATUS_CODE) {
+        Some(code) => code.into_owned(),
+        None => "---".to_owned(),
+    };
+    let status = match status.as_bytes().first() {
+        _ if failed => paint.red(&status),
+        Some(b'4') => paint.yellow(&status),
+        _ => paint.green(&status),
+    };
+    let method = attributes
+        .text(name::HTTP_REQUEST_METHOD_ORIGINAL)
+        .or(attributes.text(name::HTTP_REQUEST_METHOD))
+        .unwrap_or_default();
+    let mut target = attributes.text(name::URL_PATH).unwrap_or_default().into_owned();
+    if let Some(query) = attributes.text(name::URL_QUERY) {
+        target = format!("{target}?{query}");
+    }
+    let took = span.end_time.duration_since(span.start_time).unwrap_or_default();
+
+    let mut line = format!(
+        "{}  {status}  {} {}  {}",
+        clock(span.start_time),
+        escape(&method),
+        escape(&target),
+        millis(took)
+    );
+    if let (Some(user), Some(system)) = (
+        attributes.number(name::PHP_CPU_USER_TIME),
+        attributes.number(name::PHP_CPU_SYSTEM_TIME),
+    ) {
+        append(&mut line, format_args!("  cpu {:.1} ms", (user + system) * 1e3));
+    }
+    if let Some(bytes) = attributes.number(name::PHP_MEMORY_PEAK) {
+        append(
+            &mut line,
+            format_args!("  mem {:.1} MiB", bytes / f64::from(1 << 20)),
+        );
+    }
+    for (label, key) in [
+        ("pool", name::PHP_POOL),
+        ("pid", name::PROCESS_PID),
+        ("error", name::ERROR_TYPE),
+    ] {
+        if let Some(value) = attributes.text(key) {
+            append(&mut line, format_args!("  {label} {}", escape(&value)));
+        }
+    }
+    let trace = format!("trace {}", span.span_context.trace_id());
+    append(&mut line, format_args!("  {}\n", paint.dim(&trace)));
+
+    if let (Status::Error { description }, true) = (&span.status, span.events.iter().all(is_slow))
+        && !description.is_empty()
+    {
+        append(
+            &mut line,
+            format_args!("    {}\n", paint.red(&escape(description))),
+        );
+    }
+    for event in span.events.iter() {
+        line += &render_event(event, &paint);
+    }
+    line
+}
+
+/// One line for the record, then its stack indented.
+pub fn render_log(record: &SdkLogRecord, colours: bool) -> String {
+    let paint = Paint(colours);
+    let time = record
+        .timestamp()
+        .or(record.observed_timestamp())
+        .unwrap_or(UNIX_EPOCH);
+    let body = record.body().map(any_text).unwrap_or_default();
+    let severity = record.severity_text().unwrap_or("INFO");
+    let mut out = format!("{}  {}  {}", clock(time), paint.yellow(severity), escape(&body));
+    if let Some(context) = record.trace_context() {
+        append(
+            &mut out,
+            format_args!("  {}", paint.dim(&format!("trace {}", context.trace_id))),
+        );
+    }
+    out.push('\n');
+    let stack = record
+        .attributes_iter()
+        .find(|(key, _)| key.as_str() == name::CODE_STACKTRACE);
+    if let Some((_, stack)) = stack {
+        indent(&mut out, &any_text(stack));
+    }
+    out
+}
+
+fn is_slow(event: &Event) -> bool {
+    event.name == name::EVENT_SLOW
+}
+
+fn render_event(event: &Event, paint: &Paint) -> String {
+    let attributes = Attributes(&event.attributes);
+    let place = match (
+        attributes.text(name::CODE_FILE_PATH),
+        attributes.text(name::CODE_LINE_NUMBER),
+    ) {
+        (Some(file), Some(line)) => Some(format!("{file}:{line}")),
+        (file, _) => file.map(Cow::into_owned),
+    };
+    let (head, stack) = if is_slow(event) {
+        let mut head = format!(
+            "slow after {:.2} s",
+            attributes.number(name::PHP_REQUEST_ELAPSED).unwrap_or(0.0)
+        );
+        if let Some(function) = attributes.text(name::CODE_FUNCTION_NAME) {
+            append(&mut head, format_args!(" in {function}"));
+        }
+        if let Some(place) = place {
+            append(&mut head, format_args!(" ({place})"));
+        }
+        if let Some(wait) = attributes.text(name::PHP_WAIT) {
+            append(&mut head, format_args!(", waiting: {wait}"));
+        }
+        (
+            paint.yellow(&escape(&head)),
+            attributes.text(name::CODE_STACKTRACE),
+        )
+    } else {
+        let mut head = event.name.clone().into_owned();
+        if let Some(kind) = attributes.text(name::EXCEPTION_TYPE) {
+            append(&mut head, format_args!(" {kind}"));
+        }
+        if let Some(message) = attributes.text(name::EXCEPTION_MESSAGE) {
+            append(&mut head, format_args!(": {message}"));
+        }
+        if let Some(place) = place {
+            append(&mut head, format_args!(" at {place}"));
+        }
+        (
+            paint.red(&escape(&head)),
+            attributes.text(name::EXCEPTION_STACKTRACE),
+        )
+    };
+    let mut out = format!("    {head}\n");
+    if let Some(stack) = stack {
+        indent(&mut out, &stack);
+    }
+    out
+}
+
+fn indent(out: &mut String, stack: &str) {
+    for frame in stack.lines() {
+        append(out, format_args!("        {}\n", escape(frame)));
+    }
+}
+
+fn append(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to a string does not fail");
+}
+
+/// Time of day in UTC, `12:01:02.123Z`.
+fn clock(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let of_day = since.as_secs() % 86_400;
+    let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!(
+        "{hours:02}:{minutes:02}:{seconds:02}.{:03}Z",
+        since.subsec_millis()
+    )
+}
+
+fn millis(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1e3)
+}
+
+/// Control characters, and those that reorder text, as escapes.
+fn escape(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmful(c) {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn any_text(value: &AnyValue) -> Cow<'_, str> {
+    match value {
+        AnyValue::String(text) => Cow::Borrowed(text.as_str()),
+        other => Cow::Owned(format!("{other:?}")),
+    }
+}
+
+struct Attributes<'a>(&'a [KeyValue]);
+
+impl<'a> Attributes<'a> {
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.0
+            .iter()
+            .find(|pair| pair.key.as_str() == key)
+            .map(|pair| &pair.value)
+    }
+
+    fn text(&self, key: &str) -> Option<Cow<'a, str>> {
+        self.get(key).map(Value::as_str)
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        match self.get(key)? {
+            Value::F64(number) => Some(*number),
+            Value::I64(number) => Some(*number as f64),
+            _ => None,
+        }
+    }
+}
+
+/// SGR colours (ECMA-48), or none.
+struct Paint(bool);
+
+impl Paint {
+    fn red(&self, text: &str) -> String {
+        self.wrap("31", text)
+    }
+
+    fn green(&self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    fn yellow(&self, text: &str) -> String {
+        self.wrap("33", text)
+    }
+
+    fn dim(&self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+
+    fn wrap(&self, code: &str, text: &str) -> String {
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use glasspool_abi::record::{Begin, End, FATAL, Text};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        semconv::Conventions,
+        slow::tests::slow,
+        span::{Death, killed_span, server_span, tests::*},
+    };
+
+    fn with(texts: &[(Text, &str)]) -> Begin {
+        let texts = texts
+            .iter()
+            .map(|(kind, text)| (*kind, text.as_bytes().to_vec()))
+            .collect();
+        Begin { texts, ..begin() }
+    }
+
+    fn conventions() -> Conventions {
+        Conventions::default()
+    }
+
+    #[test]
+    fn an_ordinary_span_is_one_line() {
+        let span = server_span(&end(), &facts(), &[], &conventions());
+        assert_eq!(
+            render_span(&span, false),
+            "22:13:20.000Z  200  GET /index.php?a=1&sig=REDACTED  312.4 ms  cpu 3.1 ms  mem 2.0 MiB  \
+             pool www  pid 123  trace 11111111111111111111111111111111\n"
+        );
+    }
+
+    #[test]
+    fn slow_samples_and_exceptions_are_indented() {
+        let begin = with(&[
+            (Text::Method, "POST"),
+            (Text::Path, "/pay"),
+            (Text::ErrorType, "PDOException"),
+            (
+                Text::ErrorMessage,
+                "Uncaught PDOException: gone\nStack trace:\n#0 {main}",
+            ),
+            (Text::ErrorFile, "/srv/db.php"),
+        ]);
+        let end = End {
+            begin,
+            status: 500,
+            flags: FATAL,
+            error_line: 7,
+            ..end()
+        };
+        let span = server_span(&end, &facts(), &[slow()], &conventions());
+        assert_eq!(
+            render_span(&span, false),
+            "22:13:20.000Z  500  POST /pay  312.4 ms  cpu 3.1 ms  mem 2.0 MiB  pool www  pid 123  error PDOException  \
+             trace 11111111111111111111111111111111\n    \
+             slow after 1.50 s in sleep (/srv/a.php:3), waiting: sleep 1.4 s\n        \
+             #0 sleep()\n        #1 /srv/a.php(3): wait()\n        #2 {main}\n    \
+             exception PDOException: Uncaught PDOException: gone at /srv/db.php:7\n        \
+             #0 {main}\n"
+        );
+    }
+
+    #[test]
+    fn a_killed_request_says_why() {
+        let death = Death::Signal("SIGKILL".into());
+        let span = killed_span(
+            &with(&[(Text::Method, "GET")]),
+            &facts(),
+            &death,
+            0,
+            &[],
+            &conventions(),
+        );
+        assert_eq!(
+            render_span(&span, true),
+            "22:13:20.000Z  \x1b[31m---\x1b[0m  GET   0.0 ms  pool www  pid 123  error SIGKILL  \
+             \x1b[2mtrace 11111111111111111111111111111111\x1b[0m\n    \
+             \x1b[31mworker 123 was ended by SIGKILL\x1b[0m\n"
+        );
+    }
+
+    #[test]
+    fn a_slow_record_has_its_stack() {
+        let record = slow().to_log_record(&begin(), &facts(), &conventions());
+        assert_eq!(
+            render_log(&record, false),
+            "22:13:21.500Z  WARN  GET /index.php still running after 1.5 s, in sleep (/srv/a.php:3), \
+             waiting: sleep 1.4 s  trace 11111111111111111111111111111111\n        \
+             #0 sleep()\n        #1 /srv/a.php(3): wait()\n        #2 {main}\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_drives_the_terminal(text in "[\u{0}-\u{ff}\u{2028}-\u{2069}]{0,40}") {
+            let begin = with(&[(Text::Method, &text), (Text::Path, &text), (Text::Query, &text), (Text::ErrorMessage, &text),
+                (Text::ErrorType, &text), (Text::ErrorFile, &text)]);
+            let sample = crate::slow::SlowEvent { stacktrace: text.clone(), function: Some(text.clone()), wait: Some(text), ..slow() };
+            let record = sample.to_log_record(&begin, &facts(), &conventions());
+            let span = server_span(&End { begin, flags: FATAL, ..end() }, &facts(), &[sample], &conventions());
+            for out in [render_span(&span, false), render_log(&record, false)] {
+                prop_assert!(!out.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{:?}", out);
+                prop_assert!(out.ends_with('\n'));
+            }
+        }
+    }
+}

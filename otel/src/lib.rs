@@ -1,0 +1,21 @@
+//! From finished request records to OpenTelemetry: spans, log records, and their way
+//! to a collector or the terminal.
+//!
+//! Spans are built after the fact with given ids and times ([`span`]), so the SDK's
+//! tracer has no part in it. A [`export::Pipeline`] takes them, never blocks the caller,
+//! and counts all that it could not deliver. It runs inside the caller's tokio runtime.
+//!
+//! This room knows nothing of PHP's memory and nothing of processes; it reads neither
+//! the environment nor files, it is given both as values ([`options`]).
+//! Start reading at [`span`], then [`export`].
+
+#![forbid(unsafe_code)]
+
+pub mod env;
+pub mod export;
+pub mod options;
+pub mod queue;
+pub mod resource;
+pub mod semconv;
+pub mod slow;
+pub mod span;

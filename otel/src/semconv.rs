@@ -1,0 +1,160 @@
+//! Names and rules of the OpenTelemetry semantic conventions 1.44 (`docs/http/http-spans.md`,
+//! `docs/registry/attributes/{code,exception,process}.md`), and our own names, which all
+//! start with `php.`.
+//!
+//! Names are spelled out here instead of taken from the conventions' crate: half of them are
+//! ours, and the other half is stable by promise.
+
+/// The attribute and event names we emit.
+#[expect(
+    missing_docs,
+    reason = "a name says what it is; the conventions describe the standard ones"
+)]
+pub mod name {
+    pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+    pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+    pub const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
+    pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+    pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+    pub const URL_PATH: &str = "url.path";
+    pub const URL_QUERY: &str = "url.query";
+    pub const URL_SCHEME: &str = "url.scheme";
+    pub const SERVER_ADDRESS: &str = "server.address";
+    pub const SERVER_PORT: &str = "server.port";
+    pub const CLIENT_ADDRESS: &str = "client.address";
+    pub const NETWORK_PROTOCOL_NAME: &str = "network.protocol.name";
+    pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+    pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";
+    pub const ERROR_TYPE: &str = "error.type";
+    pub const PROCESS_PID: &str = "process.pid";
+    pub const PROCESS_EXIT_CODE: &str = "process.exit.code";
+    pub const CODE_FUNCTION_NAME: &str = "code.function.name";
+    pub const CODE_FILE_PATH: &str = "code.file.path";
+    pub const CODE_LINE_NUMBER: &str = "code.line.number";
+    pub const CODE_STACKTRACE: &str = "code.stacktrace";
+    pub const EXCEPTION_TYPE: &str = "exception.type";
+    pub const EXCEPTION_MESSAGE: &str = "exception.message";
+    pub const EXCEPTION_STACKTRACE: &str = "exception.stacktrace";
+
+    /// Pool that served the request.
+    pub const PHP_POOL: &str = "php.pool";
+    /// Number of the worker in its pool.
+    pub const PHP_WORKER_ID: &str = "php.worker.id";
+    /// Name of the signal that ended the worker in mid-request.
+    pub const PHP_WORKER_EXIT_SIGNAL: &str = "php.worker.exit_signal";
+    /// Script file.
+    pub const PHP_SCRIPT: &str = "php.script";
+    /// CPU time in user mode, seconds.
+    pub const PHP_CPU_USER_TIME: &str = "php.cpu.user_time";
+    /// CPU time in the kernel, seconds.
+    pub const PHP_CPU_SYSTEM_TIME: &str = "php.cpu.system_time";
+    /// PHP's peak memory, bytes.
+    pub const PHP_MEMORY_PEAK: &str = "php.memory.peak";
+    /// Busy time of the worker after the response was complete, seconds.
+    pub const PHP_POST_RESPONSE_DURATION: &str = "php.request.post_response_duration";
+    /// The client went away before the response was complete.
+    pub const PHP_REQUEST_ABORTED: &str = "php.request.aborted";
+    /// Number of samples taken because the request was slow.
+    pub const PHP_SLOW_SAMPLES: &str = "php.request.slow_samples";
+    /// Age of the request when the sample was taken, seconds.
+    pub const PHP_REQUEST_ELAPSED: &str = "php.request.elapsed";
+    /// How the sample was taken.
+    pub const PHP_SAMPLE_HOW: &str = "php.sample.how";
+    /// What taking the sample cost the worker, seconds.
+    pub const PHP_SAMPLE_COST: &str = "php.sample.cost";
+    /// Whether `code.line.number` is exact or the last known one.
+    pub const PHP_LINE_EXACT: &str = "php.line.exact";
+    /// What the worker waited for.
+    pub const PHP_WAIT: &str = "php.wait";
+
+    /// Event: a request was still running past its slow limit.
+    pub const EVENT_SLOW: &str = "php.request.slow";
+    /// Event: PHP ended the request with a fatal error.
+    pub const EVENT_EXCEPTION: &str = "exception";
+}
+
+/// What replaces the value of a redacted query parameter.
+pub const REDACTED: &str = "REDACTED";
+
+/// The parts of the conventions that an operator may replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conventions {
+    /// Methods that may become span names; others are `_OTHER`.
+    pub known_methods: Vec<String>,
+    /// Query parameters whose value is replaced by [`REDACTED`]; case matters.
+    pub redacted_query_keys: Vec<String>,
+}
+
+impl Default for Conventions {
+    /// RFC 9110, PATCH (RFC 5789) and QUERY; the keys that `http-spans.md` lists.
+    fn default() -> Self {
+        let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+        Conventions {
+            known_methods: owned(&[
+                "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE",
+            ]),
+            redacted_query_keys: owned(&[
+                "AWSAccessKeyId",
+                "Signature",
+                "sig",
+                "X-Amz-Credential",
+                "X-Amz-Security-Token",
+                "X-Amz-Signature",
+                "X-Goog-Signature",
+            ]),
+        }
+    }
+}
+
+impl Conventions {
+    /// Whether a method is known. Methods are case-sensitive (RFC 9110 section 9.1).
+    pub fn knows_method(&self, method: &str) -> bool {
+        self.known_methods.iter().any(|known| known == method)
+    }
+
+    /// The query with the values of secret parameters replaced; all else as it was.
+    pub fn redact_query(&self, query: &str) -> String {
+        let redacted = query.split('&').map(|parameter| match parameter.split_once('=') {
+            Some((key, _)) if self.redacted_query_keys.iter().any(|secret| secret == key) => {
+                format!("{key}={REDACTED}")
+            }
+            _ => parameter.to_owned(),
+        });
+        redacted.collect::<Vec<_>>().join("&")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn signatures_are_replaced_and_keys_stay() {
+        let conventions = Conventions::default();
+        assert_eq!(
+            conventions.redact_query("a=1&sig=abc&b&Signature="),
+            "a=1&sig=REDACTED&b&Signature=REDACTED"
+        );
+        assert_eq!(conventions.redact_query("SIG=abc&sig"), "SIG=abc&sig");
+        assert_eq!(
+            conventions.redact_query("sig=a=b&sig=c"),
+            "sig=REDACTED&sig=REDACTED"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_query_without_secrets_is_untouched(query in "[a-z=&%0-9]{0,50}") {
+            prop_assume!(!query.split('&').any(|p| p.starts_with("sig=")));
+            prop_assert_eq!(Conventions::default().redact_query(&query), query);
+        }
+
+        #[test]
+        fn no_secret_value_survives(before in "[a-z=&]{0,20}", secret in "[0-9]{6,12}") {
+            let query = format!("{before}&X-Amz-Signature={secret}&z=1");
+            prop_assert!(!Conventions::default().redact_query(&query).contains(&secret));
+        }
+    }
+}

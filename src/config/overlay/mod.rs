@@ -1,0 +1,193 @@
+//! `glasspool.toml`: what php-fpm.conf has no words for.
+//!
+//! Every section and key is optional and kept as an `Option` where the environment (`OTEL_*`) or a default
+//! elsewhere may still speak; that order is not decided here. Unknown keys are refused, with the nearest known one.
+
+mod read;
+mod text;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::effective::SlowStop;
+
+pub(super) use read::{read, refuse_unknown_pools};
+pub use text::Secret;
+
+/// Bytes of spans and logs that wait for the collector unless configured.
+pub const DEFAULT_QUEUE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The checked content of `glasspool.toml`; the default is an empty file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overlay {
+    /// `[php]`: which PHP is hosted.
+    pub php: Php,
+    /// `[otel]`: where telemetry goes.
+    pub otel: Otel,
+    /// `[trace]`: which requests are exported.
+    pub trace: Trace,
+    /// `[slow]`: when a request is looked at; already applied to the pools of `Settings`.
+    pub slow: Slow,
+    /// `[observer]`: how the observer runs.
+    pub observer: Observer,
+    /// `[pool.NAME]`: overrides of one pool, by the name as written here; already applied to the pools of `Settings`.
+    #[serde(rename = "pool")]
+    pools: BTreeMap<toml::Spanned<String>, PoolOverlay>,
+}
+
+impl Overlay {
+    /// The overrides of the pool; names compare without regard to case, as php-fpm's sections do.
+    pub(super) fn pool(&self, name: &str) -> Option<&PoolOverlay> {
+        self.pools
+            .iter()
+            .find(|(key, _)| key.get_ref().eq_ignore_ascii_case(name))
+            .map(|(_, pool)| pool)
+    }
+}
+
+/// `[php]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Php {
+    /// The stock php executable to host in.
+    pub binary: Option<PathBuf>,
+    /// php.ini, as `-c` names it.
+    pub ini: Option<PathBuf>,
+    /// INI entries `name=value` (or `name`, which is `name=1`), as `-d` gives them.
+    #[serde(deserialize_with = "text::defines")]
+    pub define: Vec<String>,
+}
+
+/// `[otel]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Otel {
+    /// Resource attribute `service.name`.
+    pub service_name: Option<String>,
+    /// Base URL of the OTLP receiver, `http://` or `https://`.
+    #[serde(deserialize_with = "text::endpoint")]
+    pub endpoint: Option<String>,
+    /// Transport of OTLP.
+    pub protocol: Option<Protocol>,
+    /// Headers of each export; often credentials, so `Debug` hides the values.
+    pub headers: BTreeMap<String, Secret>,
+    /// Further resource attributes.
+    pub resource: BTreeMap<String, String>,
+    /// Where spans go.
+    pub traces: Option<Exporter>,
+    /// Where log records go.
+    pub logs: Option<Exporter>,
+    /// Bound of the export queue, in bytes, 64 KiB to 4 GiB.
+    #[serde(deserialize_with = "text::queue_bytes")]
+    pub queue_bytes: u64,
+    /// Longest time a record waits for others to be sent with.
+    #[serde(deserialize_with = "text::positive_duration")]
+    pub flush: Option<Duration>,
+}
+
+impl Default for Otel {
+    fn default() -> Self {
+        Self {
+            service_name: None,
+            endpoint: None,
+            protocol: None,
+            headers: BTreeMap::new(),
+            resource: BTreeMap::new(),
+            traces: None,
+            logs: None,
+            queue_bytes: DEFAULT_QUEUE_BYTES,
+            flush: None,
+        }
+    }
+}
+
+/// Transport of OTLP, by the names of `OTEL_EXPORTER_OTLP_PROTOCOL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// gRPC over HTTP/2.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// Protobuf over HTTP/1.1.
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+}
+
+/// Where one signal goes, by the names of `OTEL_TRACES_EXPORTER`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Exporter {
+    /// To the OTLP receiver.
+    Otlp,
+    /// To standard output, for people.
+    Console,
+    /// Nowhere.
+    None,
+}
+
+/// `[trace]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(try_from = "text::TraceTable")]
+pub struct Trace {
+    /// Head sampling; slow, failed and killed requests are exported whatever it says.
+    pub sampler: Option<Sampler>,
+    /// Share of traces to export, 0 to 1; for the ratio samplers only.
+    pub ratio: Option<f64>,
+}
+
+/// Samplers, by the names of `OTEL_TRACES_SAMPLER`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the OpenTelemetry specification defines the names")]
+pub enum Sampler {
+    AlwaysOn,
+    AlwaysOff,
+    #[serde(rename = "traceidratio")]
+    TraceIdRatio,
+    #[serde(rename = "parentbased_always_on")]
+    ParentBasedAlwaysOn,
+    #[serde(rename = "parentbased_always_off")]
+    ParentBasedAlwaysOff,
+    #[serde(rename = "parentbased_traceidratio")]
+    ParentBasedTraceIdRatio,
+}
+
+impl Sampler {
+    /// Whether `trace.ratio` has an effect with it.
+    pub fn takes_ratio(self) -> bool {
+        matches!(self, Self::TraceIdRatio | Self::ParentBasedTraceIdRatio)
+    }
+}
+
+/// `[slow]` and `[pool.NAME.slow]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Slow {
+    /// Run time after which a request is slow; zero looks at no request.
+    #[serde(deserialize_with = "text::duration")]
+    pub after: Option<Duration>,
+    /// Most frames in one backtrace.
+    pub depth: Option<NonZeroU32>,
+    /// Whether a worker may be stopped to be read.
+    pub stop: Option<SlowStop>,
+}
+
+/// `[observer]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Observer {
+    /// Name or number of the user that the observer becomes when started as root.
+    pub user: Option<String>,
+}
+
+/// `[pool.NAME]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolOverlay {
+    /// `[pool.NAME.slow]`, before `[slow]`.
+    pub slow: Slow,
+}

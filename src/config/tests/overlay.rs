@@ -1,0 +1,251 @@
+//! `glasspool.toml`: what it gives, what it overrides, and how its mistakes read.
+
+use std::time::Duration;
+
+use super::super::*;
+use super::{Fixture, pool_text};
+
+const ALL: &str = r#"
+[php]
+binary = "/usr/sbin/php-fpm8.2"
+ini = "/etc/php/8.2/fpm/php.ini"
+define = ["memory_limit=64M", "display_errors"]
+
+[otel]
+service_name = "shop"
+endpoint = "http://127.0.0.1:4317"
+protocol = "http/protobuf"
+headers = { authorization = "Bearer hunter2" }
+resource = { "deployment.environment.name" = "test" }
+traces = "console"
+logs = "none"
+queue_bytes = 1048576
+flush = "5s"
+
+[trace]
+sampler = "parentbased_traceidratio"
+ratio = 0.01
+
+[slow]
+after = "250ms"
+depth = 30
+stop = "never"
+
+[observer]
+user = "nobody"
+
+[pool.WWW.slow]
+after = "2s"
+stop = "if-needed"
+"#;
+
+const PHP_FPM: &str = "slowlog = /s\nrequest_slowlog_timeout = 9\nrequest_slowlog_trace_depth = 7\n\
+                       [api]\nlisten = 9001\npm = static\npm.max_children = 1";
+
+fn fixture(overlay: &str) -> Fixture {
+    let fixture = Fixture::new(&pool_text(PHP_FPM));
+    fixture.write("glasspool.toml", overlay);
+    fixture
+}
+
+#[test]
+fn every_key_arrives() {
+    let settings = fixture(ALL).load().unwrap();
+    let overlay = &settings.overlay;
+    assert_eq!(overlay.php.binary, Some("/usr/sbin/php-fpm8.2".into()));
+    assert_eq!(overlay.php.ini, Some("/etc/php/8.2/fpm/php.ini".into()));
+    assert_eq!(overlay.php.define, ["memory_limit=64M", "display_errors"]);
+    assert_eq!(overlay.otel.service_name.as_deref(), Some("shop"));
+    assert_eq!(overlay.otel.endpoint.as_deref(), Some("http://127.0.0.1:4317"));
+    assert_eq!(overlay.otel.protocol, Some(Protocol::HttpProtobuf));
+    assert_eq!(overlay.otel.headers["authorization"].expose(), "Bearer hunter2");
+    assert_eq!(overlay.otel.resource["deployment.environment.name"], "test");
+    assert_eq!(
+        (overlay.otel.traces, overlay.otel.logs),
+        (Some(Exporter::Console), Some(Exporter::None))
+    );
+    assert_eq!(
+        (overlay.otel.queue_bytes, overlay.otel.flush),
+        (1 << 20, Some(Duration::from_secs(5)))
+    );
+    assert_eq!(overlay.trace.sampler, Some(Sampler::ParentBasedTraceIdRatio));
+    assert_eq!(overlay.trace.ratio, Some(0.01));
+    assert_eq!(overlay.observer.user.as_deref(), Some("nobody"));
+    assert!(
+        !format!("{settings:?}").contains("hunter2"),
+        "a credential shows in Debug"
+    );
+}
+
+#[test]
+fn slow_values_by_precedence() {
+    let slow = |overlay: &str| -> Vec<(Option<Duration>, u32, SlowStop)> {
+        let pools = fixture(overlay).load().unwrap().pools;
+        pools
+            .iter()
+            .map(|pool| (pool.slow_after, pool.slow_depth.get(), pool.slow_stop))
+            .collect()
+    };
+    let (ms, s) = (
+        |n| Some(Duration::from_millis(n)),
+        |n| Some(Duration::from_secs(n)),
+    );
+    assert_eq!(
+        slow(""),
+        [(s(9), 7, SlowStop::IfNeeded), (None, 20, SlowStop::IfNeeded)]
+    );
+    assert_eq!(
+        slow(ALL),
+        [(s(2), 30, SlowStop::IfNeeded), (ms(250), 30, SlowStop::Never)]
+    );
+    let off = "slow.after = \"1m\"\npool.api.slow.after = \"0s\"";
+    assert_eq!(
+        slow(off),
+        [(s(60), 7, SlowStop::IfNeeded), (None, 20, SlowStop::IfNeeded)]
+    );
+}
+
+#[test]
+fn every_sampler_and_exporter_name() {
+    let samplers = [
+        ("always_on", Sampler::AlwaysOn),
+        ("always_off", Sampler::AlwaysOff),
+        ("traceidratio", Sampler::TraceIdRatio),
+        ("parentbased_always_on", Sampler::ParentBasedAlwaysOn),
+        ("parentbased_always_off", Sampler::ParentBasedAlwaysOff),
+        ("parentbased_traceidratio", Sampler::ParentBasedTraceIdRatio),
+    ];
+    for (name, sampler) in samplers {
+        let settings = fixture(&format!("[trace]\nsampler = \"{name}\"")).load().unwrap();
+        assert_eq!(settings.overlay.trace.sampler, Some(sampler));
+    }
+    let settings = fixture("[otel]\nprotocol = \"grpc\"\ntraces = \"otlp\"")
+        .load()
+        .unwrap();
+    assert_eq!(settings.overlay.otel.protocol, Some(Protocol::Grpc));
+    assert_eq!(settings.overlay.otel.traces, Some(Exporter::Otlp));
+}
+
+#[test]
+fn mistakes_have_file_line_column_and_what_is_allowed() {
+    let table = [
+        (
+            "[slow]\naftr = \"1s\"",
+            "[glasspool.toml:2:1] unknown key 'aftr' (did you mean 'after'?), allowed are after, depth, stop",
+        ),
+        (
+            "[sloww]",
+            "[glasspool.toml:1:2] unknown key 'sloww' (did you mean 'slow'?), allowed are php, otel, trace, slow, observer, pool",
+        ),
+        (
+            "[pool.www]\nslwo = 1",
+            "[glasspool.toml:2:1] unknown key 'slwo' (did you mean 'slow'?), allowed are slow",
+        ),
+        (
+            "[trace]\nsampler_ratio = 1",
+            "[glasspool.toml:2:1] unknown key 'sampler_ratio' (did you mean 'sampler'?)",
+        ),
+        (
+            "[pool.shop.slow]",
+            "[glasspool.toml:1:7] [pool.shop] overrides a pool that php-fpm.conf does not define (known: www, api)",
+        ),
+        (
+            "[slow]\nafter = \"soon\"",
+            "[glasspool.toml:2:9] invalid value: string \"soon\", expected a whole number with ms, s or m",
+        ),
+        ("[slow]\nafter = \"25h\"", "a whole number with ms, s or m"),
+        ("[slow]\nafter = \"1500m\"", "up to 24 hours"),
+        (
+            "[slow]\nafter = 3",
+            "[glasspool.toml:2:9] invalid type: integer `3`, expected a string",
+        ),
+        (
+            "[slow]\ndepth = 0",
+            "[glasspool.toml:2:9] invalid value: integer `0`, expected a nonzero u32",
+        ),
+        (
+            "[slow]\nstop = \"always\"",
+            "unknown variant `always`, expected `if-needed` or `never`",
+        ),
+        (
+            "[otel]\nprotocol = \"http/json\"",
+            "unknown variant `http/json`, expected `grpc` or `http/protobuf`",
+        ),
+        (
+            "[otel]\nendpoint = \"localhost:4317\"",
+            "expected a URL such as \"http://127.0.0.1:4317\"",
+        ),
+        (
+            "[otel]\nqueue_bytes = 5",
+            "expected a number of bytes from 65536 (64 KiB) to 4294967296 (4 GiB)",
+        ),
+        ("[otel]\nqueue_bytes = -5", "invalid value: integer `-5`"),
+        ("[otel]\nflush = \"0s\"", "expected a duration above zero"),
+        ("[trace]\nratio = 1.5", "expected a number from 0 to 1"),
+        ("[trace]\nratio = nan", "expected a number from 0 to 1"),
+        (
+            "[trace]\nsampler = \"always_on\"\nratio = 0.5",
+            "ratio has no effect with this sampler",
+        ),
+        (
+            "[php]\ndefine = [\"=x\"]",
+            "expected one line \"name=value\" for each INI entry",
+        ),
+        ("[slow", "[glasspool.toml:1:"),
+        ("[slow]\n[slow]", "[glasspool.toml:2:2] duplicate key"),
+    ];
+    for (text, expected) in table {
+        let message = fixture(text).refusal();
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    let far = fixture("[slow]\nqqq = 1").refusal();
+    assert!(!far.contains("did you mean"), "{far}");
+}
+
+#[test]
+fn found_beside_php_fpm_conf_or_where_it_is_named() {
+    let mut fixture = fixture("slow.after = \"1s\"");
+    assert_eq!(
+        fixture.load().unwrap().overlay.slow.after,
+        Some(Duration::from_secs(1))
+    );
+    fixture.overlay = Some(fixture.write("elsewhere/own.toml", "slow.after = \"2s\""));
+    assert_eq!(
+        fixture.load().unwrap().overlay.slow.after,
+        Some(Duration::from_secs(2))
+    );
+    fixture.overlay = Some(fixture.path("missing.toml"));
+    assert_eq!(
+        fixture.refusal(),
+        "failed to open configuration file 'missing.toml'"
+    );
+    fixture.overlay = Some(fixture.write("latin1.toml", b"[php]\nini = \"caf\xe9\""));
+    assert_eq!(
+        fixture.refusal(),
+        "[latin1.toml:2] line is not valid UTF-8 at byte 10"
+    );
+    assert!(
+        Fixture::new(&pool_text(""))
+            .load()
+            .unwrap()
+            .overlay
+            .slow
+            .after
+            .is_none()
+    );
+}
+
+#[test]
+fn settings_can_be_made_without_a_file() {
+    let workers = std::num::NonZeroU32::new(2).unwrap();
+    let pool = Pool::new("serve", ListenAddress::Unix("/tmp/s".into()), workers);
+    let settings = Settings::single(Pool {
+        slow_after: Some(Duration::from_millis(250)),
+        ..pool
+    });
+    assert_eq!(
+        (settings.pools.len(), settings.pools[0].slow_depth),
+        (1, DEFAULT_SLOW_DEPTH)
+    );
+    assert_eq!(settings.overlay.otel.queue_bytes, DEFAULT_QUEUE_BYTES);
+}
