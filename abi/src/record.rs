@@ -31,6 +31,9 @@ pub const FINISHED_EARLY: u64 = 2;
 pub const FATAL: u64 = 4;
 /// PHP's message texts are present.
 pub const HAS_ERROR: u64 = 8;
+/// Not a request: a connection that failed before it became one. Only the times and
+/// [`Text::ErrorMessage`] mean something.
+pub const INCIDENT: u64 = 16;
 
 macro_rules! texts {
     ($($(#[$doc:meta])* $variant:ident = $tag:literal, max $max:literal;)*) => {
@@ -119,7 +122,7 @@ pub struct End {
     pub end_mono_ns: u64,
     /// Response status code; 0 when no response was made.
     pub status: u32,
-    /// [`ABORTED`], [`FINISHED_EARLY`], [`FATAL`], [`HAS_ERROR`].
+    /// [`ABORTED`], [`FINISHED_EARLY`], [`FATAL`], [`HAS_ERROR`], [`INCIDENT`].
     pub flags: u64,
     /// Request body bytes read by PHP.
     pub bytes_in: u64,

@@ -12,21 +12,28 @@
 #include "glasspool.h"
 #include "shim.h"
 
-/* Says something about PHP_VALUE: to the worker's log and to the client's. */
-static void complain(const char *format, const char *name)
+/* Says something about the request: to the worker's log and to the client's. */
+__attribute__((format(printf, 1, 2)))
+static void complain(const char *format, ...)
 {
-	char text[256];
-	int length = snprintf(text, sizeof text, format, name);
-	gp_rs_log(text, length < (int)sizeof text ? (size_t)length : sizeof text - 1, true);
+	char text[1024];
+	va_list arguments;
+
+	va_start(arguments, format);
+	int length = vsnprintf(text, sizeof text, format, arguments);
+	va_end(arguments);
+	if (length > 0) {
+		gp_rs_log(text, MIN((size_t)length, sizeof text - 1), gp_logging_to_client());
+	}
 }
 
 static void apply_entry(zval *name, zval *value, zval *index, int kind, void *mode)
 {
 	(void)index;
 	if (kind != ZEND_INI_PARSER_ENTRY) {
-		complain("Passing INI directive through FastCGI: only classic entries are allowed%s", "");
+		complain("Passing INI directive through FastCGI: only classic entries are allowed");
 	} else if (!name || Z_STRLEN_P(name) == 0) {
-		complain("Passing INI directive through FastCGI: empty key%s", "");
+		complain("Passing INI directive through FastCGI: empty key");
 	} else if (!value) {
 		complain("Passing INI directive through FastCGI: empty value for key '%s'", Z_STRVAL_P(name));
 	} else {
@@ -65,11 +72,12 @@ static void run_script(const gp_request *request)
 	volatile bool opened = false;
 
 	if (!request->script) {
-		gp_rs_log("Primary script unknown", 22, gp_logging_to_client());
+		complain("Primary script unknown");
 		answer(404, "File not found.\n");
 		return;
 	}
 	if (request->denied) {
+		complain("Access to the script '%s' has been denied (see security.limit_extensions)", request->script);
 		answer(403, "Access denied.\n");
 		return;
 	}
@@ -79,10 +87,10 @@ static void run_script(const gp_request *request)
 		opened = php_fopen_primary_script(&script) == SUCCESS;
 	} zend_end_try();
 	if (!opened) {
-		int denied = errno == EACCES;
-		complain("Unable to open primary script: %s", request->script);
+		int error = errno;
+		complain("Unable to open primary script: %s (%s)", request->script, strerror(error));
 		zend_destroy_file_handle(&script);
-		if (denied) {
+		if (error == EACCES) {
 			answer(403, "Access denied.\n");
 		} else {
 			answer(404, "No input file specified.\n");

@@ -130,7 +130,6 @@ impl Connection {
             (self.start, self.end) = (0, self.end - self.start);
         }
         let socket = self.socket.as_ref().ok_or(Failure::Closed)?;
-        let mut waited = false;
         loop {
             match rustix::net::recv(socket, &mut self.input[self.end..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Err(Failure::Closed),
@@ -139,9 +138,10 @@ impl Connection {
                     return Ok(());
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if waited => return Err(Failure::Silent(pause.unwrap_or_default())),
                 Err(Errno::AGAIN) => {
-                    waited = wait_readable(socket.as_fd(), pause)?;
+                    if !wait_readable(socket.as_fd(), pause)? {
+                        return Err(Failure::Silent(pause.unwrap_or_default()));
+                    }
                 }
                 Err(_) => return Err(Failure::Closed),
             }
@@ -190,12 +190,17 @@ impl Connection {
     /// Closes the connection. What the peer sent and nobody read would make TCP
     /// answer with a reset, which can overtake the response: then it is read first.
     pub(crate) fn close(&mut self) {
-        let everything_read = self.start == self.end
-            && (self.reader.stdin_done() || (self.reader.is_idle() && self.body.is_empty()));
-        if !everything_read {
+        if self.socket.is_some() && !self.has_read_everything() {
             self.drain();
         }
         self.socket = None;
+    }
+
+    /// Whether the peer has said all it had to say, as far as can be told without a
+    /// system call: usually the end of the body came in the same read as its head.
+    fn has_read_everything(&mut self) -> bool {
+        while let Ok(Some(_)) = self.next_buffered() {}
+        self.start == self.end && (self.reader.stdin_done() || self.reader.is_idle())
     }
 
     fn drain(&mut self) {
@@ -220,13 +225,12 @@ impl Connection {
     }
 }
 
-/// Waits until the socket can be read, at most `pause`. True: look again; a second
-/// fruitless look then means that time has run out.
+/// Waits until the socket can be read; false when `pause` has passed first.
 fn wait_readable(socket: BorrowedFd<'_>, pause: Option<Duration>) -> Result<bool, Failure> {
     let pause = pause.and_then(|p| Timespec::try_from(p).ok());
     let mut fds = [PollFd::new(&socket, PollFlags::IN)];
     match rustix::event::poll(&mut fds, pause.as_ref()) {
-        Ok(_) => Ok(true),
+        Ok(ready) => Ok(ready > 0),
         Err(Errno::INTR) => Err(Failure::Interrupted),
         Err(_) => Err(Failure::Closed),
     }

@@ -71,18 +71,25 @@ enum Head {
 
 /// Reads until a request is complete but for its body.
 fn read_head(x: &mut Exchange) -> Head {
-    let mut begun = !x.connection.is_quiet();
-    if begun {
-        x.recorder.mark_start();
-        x.recorder.set_stage(Stage::ReadingHeaders);
-    }
     let first_on_connection = !x.was_kept();
+    let mut begun = false;
     loop {
         match x.connection.next_buffered() {
-            Ok(Some(Event::Request)) => return Head::Request,
+            Ok(Some(Event::Request)) => {
+                if !begun {
+                    x.recorder.mark_start();
+                }
+                return Head::Request;
+            }
             Ok(Some(_)) => continue,
             Ok(None) => {}
             Err(failure) => return give_up(x, &failure, begun),
+        }
+        // What is left of the request before is no beginning of the next one.
+        if !begun && !x.connection.is_quiet() {
+            begun = true;
+            x.recorder.mark_start();
+            x.recorder.set_stage(Stage::ReadingHeaders);
         }
         let pause = match (begun, first_on_connection) {
             (true, _) => Some(HEAD_PAUSE),

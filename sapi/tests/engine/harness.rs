@@ -18,7 +18,7 @@ use glasspool_abi::{Pid, PoolId, WorkerId, create_slot_memory};
 use glasspool_fastcgi::client::{self, RequestEncoder, ResponseReader};
 
 /// The executable to host in; `make test` installs it.
-pub fn php() -> PathBuf {
+pub(crate) fn php() -> PathBuf {
     let path = std::env::var_os("GLASSPOOL_TEST_PHP").map_or("/usr/sbin/php-fpm8.2".into(), PathBuf::from);
     assert!(
         path.exists(),
@@ -41,25 +41,32 @@ fn engine_object() -> PathBuf {
     panic!("libglasspool_engine.so is not beside the test executable");
 }
 
+/// A script is cached at once, not only when it is two seconds old.
+const DEFINE: [(&str, &str); 4] = [
+    ("opcache.enable", "1"),
+    ("opcache.file_update_protection", "0"),
+    ("log_errors", "1"),
+    ("display_errors", "0"),
+];
+
 /// An engine with one pool.
-pub struct Engine {
-    pub child: Child,
-    pub control: Channel,
-    pub build: PhpBuild,
-    pub folder: tempfile::TempDir,
+pub(crate) struct Engine {
+    pub(crate) child: Child,
+    pub(crate) control: Channel,
+    pub(crate) build: PhpBuild,
+    pub(crate) folder: tempfile::TempDir,
     next: u64,
 }
 
 /// A worker of that engine.
-pub struct Worker {
-    pub id: WorkerId,
-    pub pid: i32,
-    pub slot: SlotReader,
-    pub memory: Option<OwnedFd>,
+pub(crate) struct Worker {
+    pub(crate) pid: i32,
+    pub(crate) slot: SlotReader,
+    pub(crate) memory: Option<OwnedFd>,
     cursor: Cursor,
 }
 
-pub fn pool() -> PoolSpec {
+pub(crate) fn pool() -> PoolSpec {
     PoolSpec {
         pool: PoolId(0),
         name: "www".to_owned(),
@@ -77,19 +84,8 @@ pub fn pool() -> PoolSpec {
 }
 
 impl Engine {
-    /// Starts it with php.ini-independent settings and the pool.
-    pub fn start(spec: PoolSpec) -> Engine {
-        Engine::start_with(
-            spec,
-            &[
-                ("opcache.enable", "1"),
-                ("log_errors", "1"),
-                ("display_errors", "0"),
-            ],
-        )
-    }
-
-    pub fn start_with(spec: PoolSpec, define: &[(&str, &str)]) -> Engine {
+    /// Starts it with the system's php.ini and the pool.
+    pub(crate) fn start(spec: PoolSpec) -> Engine {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("prctl");
         let folder = tempfile::tempdir().expect("a folder");
         let (control, theirs) = Channel::pair().expect("a socket pair");
@@ -109,7 +105,7 @@ impl Engine {
             supervisor: Pid(i32::try_from(std::process::id()).expect("a pid")),
             binary: php().display().to_string(),
             ini: None,
-            define: define
+            define: DEFINE
                 .iter()
                 .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
                 .collect(),
@@ -133,12 +129,12 @@ impl Engine {
     }
 
     /// What the workers wrote to standard output and standard error.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default()
     }
 
     /// Forks a worker and waits until it serves.
-    pub fn spawn(&mut self) -> Worker {
+    pub(crate) fn spawn(&mut self) -> Worker {
         self.next += 1;
         let id = WorkerId(self.next);
         let bytes = SLOT_HEAD_BYTES + ring_bytes(4);
@@ -170,7 +166,6 @@ impl Engine {
         }
         let slot = SlotReader::map(slot, bytes).expect("maps");
         Worker {
-            id,
             pid: pid.expect("set"),
             slot,
             memory,
@@ -179,13 +174,13 @@ impl Engine {
     }
 
     /// Writes a script and gives its path.
-    pub fn script(&self, name: &str, php: &str) -> PathBuf {
+    pub(crate) fn script(&self, name: &str, php: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, php).expect("writes");
         path
     }
 
-    pub fn connect(&self) -> UnixStream {
+    pub(crate) fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.folder.path().join("sock")).expect("connects");
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -194,11 +189,11 @@ impl Engine {
     }
 
     /// A GET of a script on a connection of its own.
-    pub fn get(&self, script: &Path) -> Response {
+    pub(crate) fn get(&self, script: &Path) -> Response {
         self.request(&params(script), b"")
     }
 
-    pub fn request(&self, params: &[(String, String)], body: &[u8]) -> Response {
+    pub(crate) fn request(&self, params: &[(String, String)], body: &[u8]) -> Response {
         let mut stream = self.connect();
         send(&mut stream, params, body, false);
         read_response(&mut stream)
@@ -215,7 +210,7 @@ impl Drop for Engine {
 
 impl Worker {
     /// What it has recorded since last asked; waits until there are `count` records.
-    pub fn records(&mut self, count: usize) -> Vec<End> {
+    pub(crate) fn records(&mut self, count: usize) -> Vec<End> {
         let mut out = Vec::new();
         for _ in 0..2000 {
             self.slot.drain(&mut self.cursor, &mut Vec::new(), |r| {
@@ -229,13 +224,24 @@ impl Worker {
         panic!("{} records, expected {count}", out.len());
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    /// Waits until the slot shows what is asked for.
+    pub(crate) fn until(&self, shows: impl Fn(&SlotReader) -> bool) {
+        let shown = (0..2000).any(|_| {
+            shows(&self.slot) || {
+                std::thread::park_timeout(Duration::from_millis(5));
+                false
+            }
+        });
+        assert!(shown, "{:?}", self.slot.stage());
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("signals");
     }
 
     /// Waits for its end and gives its wait status.
-    pub fn wait(&self) -> rustix::process::WaitStatus {
+    pub(crate) fn wait(&self) -> rustix::process::WaitStatus {
         let pid = rustix::process::Pid::from_raw(self.pid).expect("a pid");
         rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
             .expect("waits")
@@ -253,7 +259,7 @@ impl Drop for Worker {
 }
 
 /// What nginx would send for a GET of that script.
-pub fn params(script: &Path) -> Vec<(String, String)> {
+pub(crate) fn params(script: &Path) -> Vec<(String, String)> {
     let name = format!("/{}", script.file_name().expect("a name").to_string_lossy());
     let root = script.parent().expect("a folder").display().to_string();
     [
@@ -281,13 +287,13 @@ pub fn params(script: &Path) -> Vec<(String, String)> {
 }
 
 /// Sets a parameter of a list.
-pub fn with(mut params: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String, String)> {
+pub(crate) fn with(mut params: Vec<(String, String)>, name: &str, value: &str) -> Vec<(String, String)> {
     params.retain(|(n, _)| n != name);
     params.push((name.to_owned(), value.to_owned()));
     params
 }
 
-pub fn send(stream: &mut UnixStream, params: &[(String, String)], body: &[u8], keep: bool) {
+pub(crate) fn send(stream: &mut UnixStream, params: &[(String, String)], body: &[u8], keep: bool) {
     let mut bytes = Vec::new();
     RequestEncoder::begin(&mut bytes, 1, glasspool_fastcgi::Role::Responder, keep);
     RequestEncoder::params(
@@ -304,20 +310,15 @@ pub fn send(stream: &mut UnixStream, params: &[(String, String)], body: &[u8], k
 
 /// A whole response.
 #[derive(Debug, Default)]
-pub struct Response {
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
     /// END_REQUEST came.
-    pub ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Response {
-    pub fn head(&self) -> String {
-        let text = String::from_utf8_lossy(&self.stdout).into_owned();
-        text.split("\r\n\r\n").next().unwrap_or_default().to_owned()
-    }
-
-    pub fn body(&self) -> String {
+    pub(crate) fn body(&self) -> String {
         let text = String::from_utf8_lossy(&self.stdout).into_owned();
         text.split_once("\r\n\r\n")
             .map(|(_, b)| b.to_owned())
@@ -326,7 +327,7 @@ impl Response {
 }
 
 /// Reads until END_REQUEST or the end of the stream.
-pub fn read_response(stream: &mut UnixStream) -> Response {
+pub(crate) fn read_response(stream: &mut UnixStream) -> Response {
     let mut response = Response::default();
     let mut reader = ResponseReader::new();
     let mut buffer = vec![0; 1 << 16];
@@ -353,6 +354,6 @@ pub fn read_response(stream: &mut UnixStream) -> Response {
 }
 
 /// Half-closes, as a client does that has nothing more to say.
-pub fn half_close(stream: &UnixStream) {
+pub(crate) fn half_close(stream: &UnixStream) {
     stream.shutdown(Shutdown::Write).expect("shuts down");
 }

@@ -1,0 +1,279 @@
+//! The chain of `zend_execute_data` (Zend/zend_compile.h), innermost first: one read
+//! for the executor globals, one for the used part of the VM stack, and the walk
+//! itself then needs no further read, except for frames that live elsewhere
+//! (generators, fibers, older pages of a deep stack).
+
+use std::collections::{HashMap, HashSet};
+
+use glasspool_abi::zend::PhpBuild;
+
+use super::frames::{Defect, StackError};
+use super::offsets::{Offsets, u32_at, u64_at};
+use crate::memory::{ReadError, TargetAddr, TargetMemory};
+
+/// Most of the VM stack's current page that is read at once. A page has 256 KiB.
+const REGION: u64 = 64 * 1024;
+/// Read around a frame that is not in a region yet: an older page has many more.
+const WINDOW: u64 = 16 * 1024;
+/// After so many windows frames are read one by one, so that a chain strewn over the
+/// heap cannot multiply what is read.
+const MAX_WINDOWS: usize = 8;
+
+/// Programs live below this: half of x86_64's canonical addresses, or aarch64's 48 bits.
+const ADDRESS_END: u64 = if cfg!(target_arch = "aarch64") {
+    1 << 48
+} else {
+    1 << 47
+};
+
+/// `ZEND_CALL_TOP`: PHP's own C code called this frame (Zend/zend_compile.h).
+pub(super) const CALL_TOP: u32 = 1 << 17;
+/// `ZEND_CALL_GENERATOR`: the frame belongs to a generator and lives on the heap.
+pub(super) const CALL_GENERATOR: u32 = 1 << 24;
+
+/// The block of `zend_executor_globals` that says where the stack is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Globals {
+    pub(super) current: u64,
+    pub(super) vm_stack: u64,
+    pub(super) vm_stack_top: u64,
+}
+
+/// One `zend_execute_data`, what matters of it. `func` is null in a placeholder: the
+/// delegating half of `yield from`, or the frame PHP 8.2 puts under a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) addr: u64,
+    pub(super) opline: u64,
+    pub(super) func: u64,
+    pub(super) call_info: u32,
+    pub(super) prev: u64,
+}
+
+/// The chain as it was read.
+#[derive(Debug)]
+pub(super) struct Walk {
+    pub(super) globals: Globals,
+    pub(super) steps: Vec<Step>,
+    /// Whether frames further out were left out for the limit.
+    pub(super) cut: bool,
+    /// What ended the walk before its end.
+    pub(super) defect: Option<Defect>,
+}
+
+/// A copy of bytes of the target.
+#[derive(Debug)]
+struct Region {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Region {
+    fn get(&self, addr: u64, len: usize) -> Option<&[u8]> {
+        let skip = usize::try_from(addr.checked_sub(self.start)?).ok()?;
+        self.bytes.get(skip..)?.get(..len)
+    }
+}
+
+/// Reads the chain, at most `max_frames` frames of it.
+pub(super) fn walk<M: TargetMemory>(
+    mem: &M,
+    build: &PhpBuild,
+    offsets: &Offsets,
+    max_frames: usize,
+) -> Result<Walk, StackError> {
+    let globals = read_globals(mem, build, offsets)?;
+    let mut regions = Vec::new();
+    if globals.current != 0 {
+        regions.extend(read_vm_stack(mem, &globals)?);
+    }
+    let mut walk = Walk {
+        globals,
+        steps: Vec::new(),
+        cut: false,
+        defect: None,
+    };
+    let mut seen = HashSet::new();
+    let mut frames = 0;
+    let mut addr = globals.current;
+    // A placeholder stands between two frames at most; twice the frames is never
+    // reached by a sound chain.
+    let max_steps = max_frames.saturating_mul(2).saturating_add(16);
+    while addr != 0 {
+        if frames == max_frames || walk.steps.len() == max_steps {
+            walk.cut = true;
+            break;
+        }
+        if let Some(defect) = implausible(addr) {
+            walk.defect = Some(defect);
+            break;
+        }
+        if !seen.insert(addr) {
+            walk.defect = Some(Defect::Loop);
+            break;
+        }
+        let step = match read_step(mem, offsets, &mut regions, addr) {
+            Ok(step) => step,
+            Err(ReadError::Fault { .. }) => {
+                walk.defect = Some(Defect::Unreadable);
+                break;
+            }
+            Err(whole) => return Err(whole.into()),
+        };
+        frames += usize::from(step.func != 0);
+        walk.steps.push(step);
+        addr = step.prev;
+    }
+    Ok(walk)
+}
+
+/// Whether the target still has the very chain that was read: globals, and pointer
+/// for pointer every frame. PHP has no generation counter; a chain that changed and
+/// changed back is the same stack, so equality is enough.
+pub(super) fn unchanged<M: TargetMemory>(
+    mem: &M,
+    build: &PhpBuild,
+    offsets: &Offsets,
+    walk: &Walk,
+) -> Result<bool, StackError> {
+    if read_globals(mem, build, offsets)? != walk.globals {
+        return Ok(false);
+    }
+    let mut regions = Vec::new();
+    if walk.globals.current != 0 {
+        regions.extend(read_vm_stack(mem, &walk.globals)?);
+    }
+    for step in &walk.steps {
+        match read_step(mem, offsets, &mut regions, step.addr) {
+            Ok(now) if now == *step => {}
+            Ok(_) | Err(ReadError::Fault { .. }) => return Ok(false),
+            Err(whole) => return Err(whole.into()),
+        }
+    }
+    Ok(read_globals(mem, build, offsets)? == walk.globals)
+}
+
+/// Whether a pointer cannot be a PHP structure's.
+pub(super) fn implausible(addr: u64) -> Option<Defect> {
+    if !addr.is_multiple_of(8) {
+        Some(Defect::Misaligned)
+    } else if addr >= ADDRESS_END {
+        Some(Defect::OutOfRange)
+    } else {
+        None
+    }
+}
+
+fn read_globals<M: TargetMemory>(
+    mem: &M,
+    build: &PhpBuild,
+    offsets: &Offsets,
+) -> Result<Globals, StackError> {
+    let addr = TargetAddr(build.executor_globals);
+    let unreadable = StackError::Globals { addr };
+    let block = addr.plus(offsets.globals_start).ok_or(unreadable.clone())?;
+    let mut bytes = vec![0; offsets.globals_len];
+    match mem.read(block, &mut bytes) {
+        Ok(()) => {}
+        Err(ReadError::Fault { .. }) => return Err(unreadable),
+        Err(whole) => return Err(whole.into()),
+    }
+    let field = |at| u64_at(&bytes, at).ok_or(unreadable.clone());
+    Ok(Globals {
+        current: field(offsets.current)?,
+        vm_stack: field(offsets.vm_stack)?,
+        vm_stack_top: field(offsets.vm_stack_top)?,
+    })
+}
+
+/// The used end of the current page; nothing if the pointers make no sense, which
+/// costs the reads of single frames and is judged elsewhere.
+fn read_vm_stack<M: TargetMemory>(mem: &M, globals: &Globals) -> Result<Option<Region>, StackError> {
+    let top = globals.vm_stack_top;
+    let plausible = implausible(top).is_none() && globals.vm_stack < top;
+    if !plausible {
+        return Ok(None);
+    }
+    let start = globals.vm_stack.max(top.saturating_sub(REGION));
+    Ok(read_region(mem, start, top - start)?)
+}
+
+fn read_region<M: TargetMemory>(mem: &M, start: u64, len: u64) -> Result<Option<Region>, ReadError> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    match mem.read_prefix(TargetAddr(start), &mut bytes) {
+        Ok(got) => {
+            bytes.truncate(got);
+            Ok(Some(Region { start, bytes }))
+        }
+        Err(ReadError::Fault { .. }) => Ok(None),
+        Err(whole) => Err(whole),
+    }
+}
+
+fn read_step<M: TargetMemory>(
+    mem: &M,
+    offsets: &Offsets,
+    regions: &mut Vec<Region>,
+    addr: u64,
+) -> Result<Step, ReadError> {
+    let len = offsets.frame_len;
+    let fault = ReadError::Fault {
+        addr: TargetAddr(addr),
+    };
+    if let Some(bytes) = regions.iter().find_map(|region| region.get(addr, len)) {
+        return Step::decode(addr, bytes, offsets).ok_or(fault);
+    }
+    if regions.len() < MAX_WINDOWS {
+        // Callers lie at lower addresses of the same page, so the window ends with
+        // this frame. Below a mapping's start nothing is readable: then just the frame.
+        let end = addr.saturating_add(len as u64);
+        let start = end.saturating_sub(WINDOW);
+        if let Some(region) = read_region(mem, start, end - start)?
+            && let Some(bytes) = region.get(addr, len)
+        {
+            let step = Step::decode(addr, bytes, offsets).ok_or(fault);
+            regions.push(region);
+            return step;
+        }
+    }
+    let mut bytes = vec![0; len];
+    mem.read(TargetAddr(addr), &mut bytes)?;
+    Step::decode(addr, &bytes, offsets).ok_or(fault)
+}
+
+// === impl Walk ===
+
+impl Walk {
+    /// Whether the chain goes out to a frame that PHP's C code has started, or to the
+    /// limit. A frame that is being prepared has a null caller, too, but not the flag.
+    pub(super) fn is_whole(&self) -> bool {
+        let started = |last: &Step| last.func == 0 || last.call_info & CALL_TOP != 0;
+        self.defect.is_none() && (self.cut || self.steps.last().is_some_and(started))
+    }
+
+    /// Drops the inner frames up to the last one that `other` does not have just so.
+    pub(super) fn keep_common(&mut self, other: &Walk) {
+        let theirs: HashMap<u64, &Step> = other.steps.iter().map(|step| (step.addr, step)).collect();
+        let common = self
+            .steps
+            .iter()
+            .rev()
+            .take_while(|step| theirs.get(&step.addr) == Some(step))
+            .count();
+        self.steps.drain(..self.steps.len() - common);
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    fn decode(addr: u64, bytes: &[u8], offsets: &Offsets) -> Option<Step> {
+        Some(Step {
+            addr,
+            opline: u64_at(bytes, offsets.opline)?,
+            func: u64_at(bytes, offsets.func)?,
+            call_info: u32_at(bytes, offsets.call_info)?,
+            prev: u64_at(bytes, offsets.prev)?,
+        })
+    }
+}
