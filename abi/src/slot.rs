@@ -364,7 +364,7 @@ mod tests {
         let rung = (1..=100u64)
             .find(|n| writer.publish_end(*n, &[0; 400]))
             .expect("rings");
-        assert!((rung as usize) * 416 < ring_bytes(1000) / 2, "{rung}");
+        assert!(rung * 416 < ring_bytes(1000) as u64 / 2, "{rung}");
     }
 
     #[test]
@@ -404,7 +404,7 @@ mod tests {
             let found = reader.drain(&mut cursor, &mut Vec::new(), |r| {
                 End::decode(r);
             });
-            assert!(found.records as usize <= ring_bytes(1000) / 16);
+            assert!(found.records <= ring_bytes(1000) as u64 / 16);
         }
     }
 

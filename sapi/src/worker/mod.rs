@@ -7,7 +7,6 @@
 
 #[cfg(not(test))]
 pub(crate) mod become_worker;
-#[cfg_attr(test, expect(dead_code, reason = "its caller needs PHP"))]
 mod clock;
 #[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
 mod connection;

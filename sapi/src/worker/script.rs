@@ -126,11 +126,10 @@ impl Cgi {
         // Apache's Action directive: the script is what PATH_TRANSLATED says, asked
         // for as REDIRECT_URL.
         if let (false, Some(translated), Some(url)) = (self.apache, &self.path_translated, &self.redirect_url)
+            && *translated != target
         {
-            if *translated != target {
-                target.clone_from(translated);
-                name = Some(url.clone());
-            }
+            target.clone_from(translated);
+            name = Some(url.clone());
         }
         if target.ends_with(b"/") || !files.exists(&target) {
             return self.split_target(params, &target, name, files);

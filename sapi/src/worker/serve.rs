@@ -24,26 +24,27 @@ pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd) {
         doc_root,
     };
     let mut served = 0;
-    while !signals::quitting() && !(pool.max_requests > 0 && served >= pool.max_requests) {
+    let most = if pool.max_requests == 0 { u64::MAX } else { pool.max_requests };
+    while !signals::quitting() && served < most {
         exchange::with(|x| x.recorder.set_stage(Stage::Accepting));
         let Ok(socket) = connection::accept(listener.as_fd()) else {
             // Interrupted, or a peer that gave up before we came (accept(2)).
             continue;
         };
         exchange::with(|x| x.open(socket));
-        while serve_one(pool, &settings, &mut served) {}
+        while serve_one(pool, &settings, &mut served, most) {}
         exchange::with(|x| x.connection.close());
     }
 }
 
 /// One request; true if its connection is to be used again.
-fn serve_one(pool: &PoolSpec, settings: &PathSettings, served: &mut u64) -> bool {
+fn serve_one(pool: &PoolSpec, settings: &PathSettings, served: &mut u64, most: u64) -> bool {
     let head = exchange::with(read_head).unwrap_or(Head::Nothing);
     if matches!(head, Head::Nothing) {
         return false;
     }
     *served += 1;
-    let last = signals::quitting() || (pool.max_requests > 0 && *served >= pool.max_requests);
+    let last = signals::quitting() || *served >= most;
     let Some(prepared) = exchange::with(|x| prepare(x, pool, settings, last)) else {
         return false;
     };

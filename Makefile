@@ -1,0 +1,40 @@
+# The verbs. Anything with an `if` in it lives in xtask.
+# PHP_CONFIG chooses the PHP that the engine object is built for.
+PHP_CONFIG ?= php-config8.2
+export PHP_CONFIG
+XTASK = cargo run --quiet --package xtask --
+
+.PHONY: deps build demo test bench conformance apps fuzz fmt lint install
+
+deps: ## install what is missing from Debian's packages, and say what was done
+	@sh xtask/deps.sh
+
+build: deps ## a release binary that runs in place: target/release/glasspool
+	@$(XTASK) build --release
+
+demo: build ## serve examples/demo with tracing to the terminal
+	target/release/glasspool serve examples/demo --slow 250ms
+
+test: deps ## every test, with real PHP, nginx and an OTLP receiver
+	@$(XTASK) test
+
+bench: build ## stock php-fpm and Glasspool side by side; ratios and a verdict
+	cargo run --release --quiet --package glasspool-benches -- run
+
+conformance: build ## responses compared with stock php-fpm, byte by byte
+	@$(XTASK) conformance
+
+apps: build ## WordPress and MediaWiki behind nginx: make apps APPS=DIR
+	@$(XTASK) apps --apps $(APPS)
+
+fuzz: deps ## each fuzz target for 60 s (SECONDS=n for another time)
+	@$(XTASK) fuzz
+
+fmt: ## format all code
+	cargo fmt --all
+
+lint: deps ## formatting, clippy with warnings denied, and the tidy rules
+	@$(XTASK) lint
+
+install: build ## PREFIX (default /usr/local), DESTDIR
+	@$(XTASK) install

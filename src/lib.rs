@@ -1,0 +1,9 @@
+//! Glasspool: a PHP FastCGI process manager that explains every slow request.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+pub mod front;
+pub mod logs;
+pub mod observer;
+pub mod supervisor;

@@ -1,0 +1,32 @@
+//! The `glasspool` program: reads its arguments, calls the library, and turns what went
+//! wrong into one message and an exit status.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use glasspool::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(refused) => {
+            // Help and version are no mistakes. Where standard output is gone, so is the reader.
+            refused.print().unwrap_or_default();
+            return if refused.use_stderr() {
+                ExitCode::from(cli::USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let say = |text: &str| writeln!(std::io::stdout(), "{text}").unwrap_or_default();
+    match cli::run(arguments, say) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.log.fatal(format_args!("{:#}", failure.error));
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! From a worker's slot to what is reported: every end record once.
+//!
+//! The work per call is bounded by the size of the worker's ring, whatever is in it.
+
+use glasspool_abi::record::{ABORTED, End, FATAL, INCIDENT, Peek, Text};
+use glasspool_abi::slot::Drained;
+use glasspool_otel::queue::Priority;
+
+use super::report::Report;
+use super::scoreboard::{Pool, Requests, Worker};
+use super::slow::Held;
+use super::text::Plain;
+use crate::logs::ErrorLog;
+
+/// What an end record is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// No request, but a line in the log.
+    Incident,
+    /// Nobody asked for it.
+    Count,
+    Export(Priority),
+}
+
+fn fate(peek: &Peek, slow: bool) -> Fate {
+    if peek.flags & INCIDENT != 0 {
+        Fate::Incident
+    } else if slow || peek.status >= 500 || peek.flags & FATAL != 0 {
+        Fate::Export(Priority::Urgent)
+    } else if peek.sampled || peek.flags & ABORTED != 0 {
+        Fate::Export(Priority::Ordinary)
+    } else {
+        Fate::Count
+    }
+}
+
+/// Reads all end records that are new in the worker's slot.
+pub(super) fn drain(
+    worker: &mut Worker,
+    pool: &mut Pool,
+    report: &mut Report,
+    log: &ErrorLog,
+    buffer: &mut Vec<u8>,
+    now: u64,
+) -> Drained {
+    let Worker { slot, cursor, requests, .. } = worker;
+    let mut nonsense = 0;
+    let found = slot.drain(cursor, buffer, |record| {
+        if requests.on_record(record, pool, report, log, now).is_none() {
+            nonsense += 1;
+        }
+    });
+    nonsense += u64::from(found.garbled);
+    if nonsense > 0 {
+        report.counters.garbled += nonsense;
+        if worker.garbled.pass(now).is_some() {
+            log.warning(format_args!(
+                "[pool {}] child {}: its slot makes no sense; requests may be missing in traces",
+                pool.rules.pool, worker.process.pid
+            ));
+        }
+    }
+    report.counters.lost = report.counters.lost.saturating_add(found.lost);
+    pool.lost.add(found.lost);
+    found
+}
+
+impl Requests {
+    /// One end record; `None` if it is none.
+    fn on_record(
+        &mut self,
+        record: &[u8],
+        pool: &mut Pool,
+        report: &mut Report,
+        log: &ErrorLog,
+        now: u64,
+    ) -> Option<()> {
+        let peek = End::peek(record)?;
+        let over = self.limit.is_some_and(|limit| u128::from(peek.busy_ns) >= limit.as_nanos());
+        match fate(&peek, over || self.cases.is_slow(peek.number)) {
+            Fate::Incident => {
+                report.counters.incidents += 1;
+                let end = End::decode(record)?;
+                let Some(held_back) = pool.incidents.pass(now) else {
+                    report.counters.incidents_unlogged += 1;
+                    return Some(());
+                };
+                let message = end.begin.texts.text(Text::ErrorMessage).unwrap_or_default();
+                let (pool, pid) = (&pool.rules.pool, self.facts.pid);
+                let before = if held_back > 0 { format!(" ({held_back} more not logged)") } else { String::new() };
+                log.notice(format_args!("[pool {pool}] child {pid}: connection dropped: {}{before}", Plain(message)));
+                return Some(());
+            }
+            Fate::Count => report.counters.unsampled += 1,
+            Fate::Export(priority) => {
+                let held = Held { end: End::decode(record)?, priority };
+                if let Some((held, samples)) = self.cases.ended(held) {
+                    report.request(&held.end, &self.facts, &samples, held.priority);
+                }
+            }
+        }
+        self.ended = self.ended.max(peek.number);
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_and_failed_requests_go_first_sampled_or_not() {
+        let peek = |sampled, flags, status| Peek { number: 1, sampled, flags, status, busy_ns: 1 };
+        let (urgent, ordinary) = (Fate::Export(Priority::Urgent), Fate::Export(Priority::Ordinary));
+        for (peek, slow, expected) in [
+            (peek(true, 0, 200), false, ordinary),
+            (peek(false, 0, 200), false, Fate::Count),
+            (peek(false, 0, 499), false, Fate::Count),
+            (peek(false, 0, 500), false, urgent),
+            (peek(false, FATAL, 200), false, urgent),
+            (peek(false, ABORTED, 200), false, ordinary),
+            (peek(false, 0, 200), true, urgent),
+            (peek(true, INCIDENT, 500), true, Fate::Incident),
+        ] {
+            assert_eq!(fate(&peek, slow), expected, "{peek:?} {slow}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The control socket: packets become [`Input`]s with the descriptors they need.
+//!
+//! The supervisor is trusted but may be another version one day, so a message that is
+//! not understood, or lacks a descriptor, is an error to log and not a reason to stop
+//! looking after the other workers.
+
+use std::os::fd::OwnedFd;
+
+use glasspool_abi::control::{
+    Channel, ChannelError, FromObserver, ObserverStart, PoolView, ToObserver, WorkerView,
+};
+use tokio::io::unix::AsyncFd;
+
+use super::readiness;
+
+/// A message with its descriptors in their places.
+#[derive(Debug)]
+pub(super) enum Input {
+    Start(Box<Start>),
+    Pool { view: PoolView, slow_log: Option<OwnedFd> },
+    Worker { view: WorkerView, slot: OwnedFd, process: OwnedFd, memory: Option<OwnedFd> },
+    /// Anything that carries no descriptor: an engine, a worker's end, the order to stop.
+    Plain(ToObserver),
+}
+
+/// The first message.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) start: ObserverStart,
+    pub(super) cursors: OwnedFd,
+    pub(super) doorbell: OwnedFd,
+}
+
+/// Why there is no next message.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProtocolError {
+    /// The supervisor is gone.
+    #[error("the supervisor closed the control socket")]
+    Closed,
+    /// The socket cannot be read any more.
+    #[error(transparent)]
+    Channel(ChannelError),
+    /// One message is of no use; the next may be.
+    #[error("ignoring a message of the supervisor: {0}")]
+    Useless(String),
+}
+
+/// The observer's end of the control socket.
+#[derive(Debug)]
+pub(super) struct Inbox(AsyncFd<Channel>);
+
+impl Inbox {
+    pub(super) fn new(channel: Channel) -> std::io::Result<Inbox> {
+        channel.set_nonblocking()?;
+        Ok(Inbox(readiness::readable(channel)?))
+    }
+
+    /// The next message. Nothing is lost if the future is dropped.
+    pub(super) async fn next(&self) -> Result<Input, ProtocolError> {
+        loop {
+            let mut ready = self.0.readable().await.map_err(|source| {
+                ProtocolError::Channel(ChannelError::Os { call: "epoll_wait", source })
+            })?;
+            match ready.get_inner().receive::<ToObserver>() {
+                Ok((message, fds)) => return input(message, fds),
+                Err(ChannelError::WouldBlock) => ready.clear_ready(),
+                Err(ChannelError::Closed) => return Err(ProtocolError::Closed),
+                Err(e @ ChannelError::NotAMessage { .. }) => return Err(ProtocolError::Useless(e.to_string())),
+                Err(e @ ChannelError::Os { .. }) => return Err(ProtocolError::Channel(e)),
+            }
+        }
+    }
+
+    /// Tells the supervisor. The socket is empty in this direction but for two messages
+    /// in an observer's life, so there is always room.
+    pub(super) fn tell(&self, message: &FromObserver) -> Result<(), ChannelError> {
+        self.0.get_ref().send(message, &[])
+    }
+}
+
+fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError> {
+    let count = fds.len();
+    let mut fds = fds.into_iter();
+    let mut need = |what: &str| {
+        fds.next().ok_or_else(|| {
+            ProtocolError::Useless(format!("it came with {count} descriptors and without that of {what}"))
+        })
+    };
+    Ok(match message {
+        ToObserver::Start(start) => Input::Start(Box::new(Start {
+            start: *start,
+            cursors: need("the cursor table")?,
+            doorbell: need("the doorbell")?,
+        })),
+        ToObserver::Pool(view) => Input::Pool { view, slow_log: fds.next() },
+        ToObserver::WorkerStarted(view) => Input::Worker {
+            slot: need(&format!("the slot of worker {}", view.pid))?,
+            process: need(&format!("the process of worker {}", view.pid))?,
+            memory: fds.next(),
+            view,
+        },
+        plain @ (ToObserver::Engine { .. } | ToObserver::WorkerGone { .. } | ToObserver::Stop { .. }) => {
+            Input::Plain(plain)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use glasspool_abi::{EngineId, Pid, PoolId, WorkerId};
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    fn worker() -> ToObserver {
+        ToObserver::WorkerStarted(WorkerView {
+            worker: WorkerId(1),
+            pid: Pid(2),
+            pool: PoolId(0),
+            engine: EngineId(1),
+            slot_bytes: 3,
+            cursor: 0,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_message_without_its_descriptors_is_useless_but_not_the_end() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let inbox = Inbox::new(ours).unwrap();
+        let fd = eventfd(0, EventfdFlags::empty()).unwrap();
+        theirs.send(&worker(), &[fd.as_fd()]).unwrap();
+        let useless = inbox.next().await.unwrap_err().to_string();
+        assert!(useless.contains("came with 1 descriptors and without that of the process of worker 2"), "{useless}");
+        theirs.send(&worker(), &[fd.as_fd(), fd.as_fd()]).unwrap();
+        assert!(matches!(inbox.next().await.unwrap(), Input::Worker { memory: None, .. }));
+        theirs.send(&ToObserver::Stop { within: Duration::ZERO }, &[]).unwrap();
+        assert!(matches!(inbox.next().await.unwrap(), Input::Plain(ToObserver::Stop { .. })));
+        rustix::net::send(&theirs, &[0xff; 9], rustix::net::SendFlags::empty()).unwrap();
+        assert!(matches!(inbox.next().await, Err(ProtocolError::Useless(_))));
+        drop(theirs);
+        assert!(matches!(inbox.next().await, Err(ProtocolError::Closed)));
+    }
+}

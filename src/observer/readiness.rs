@@ -1,0 +1,24 @@
+//! Waiting for descriptors: the only place that hands any to tokio's reactor directly.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use glasspool_abi::control::Channel;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A type that owns one descriptor for life.
+pub(super) trait OneDescriptor: AsRawFd {}
+
+impl OneDescriptor for Channel {}
+impl OneDescriptor for OwnedFd {}
+
+/// Waits for the descriptor to become readable.
+#[expect(
+    deprecated,
+    reason = "tokio deprecates this for types that could return another descriptor each time, and offers an unsafe \
+              function instead; these types cannot, and this crate forbids unsafe code"
+)]
+pub(super) fn readable<T: OneDescriptor>(fd: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}

@@ -1,0 +1,181 @@
+//! Finished requests, deaths and samples on their way to telemetry, and the counting of
+//! them.
+
+use std::collections::HashMap;
+
+use glasspool_abi::control::{Ended, ObserverStart};
+use glasspool_abi::record::{Begin, End};
+use glasspool_otel::export::{Pipeline, PipelineError, Terminal};
+use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
+use glasspool_otel::queue::Priority;
+use glasspool_otel::resource::{Runtime, random_instance_id, resource};
+use glasspool_otel::slow::SlowEvent;
+use glasspool_otel::span::{Death, Facts, killed_span, server_span};
+
+use super::counters::Counters;
+use super::sampler::Seen;
+use super::sighting::Look;
+use crate::logs::ErrorLog;
+
+/// Memory of a small span, to give the queue's bound in items a size that leaves the
+/// deciding to its bound in bytes.
+const SMALL_SPAN_BYTES: usize = 512;
+
+/// Makes the terminal that a console exporter writes to; a pipeline is made twice.
+pub(super) type OpenTerminal = Box<dyn Fn() -> Terminal + Send>;
+
+/// See the module.
+pub(super) struct Report {
+    pipeline: Pipeline,
+    options: Options,
+    runtime: Runtime,
+    terminal: OpenTerminal,
+    pub(super) counters: Counters,
+    log: ErrorLog,
+}
+
+impl Report {
+    /// Sets up the exporters. One that cannot work is told and left out: what observers
+    /// do for the logs does not depend on it. Must be called inside a tokio runtime.
+    pub(super) fn new(start: &ObserverStart, terminal: OpenTerminal, log: &ErrorLog) -> Report {
+        let mut options = options(start, log);
+        let runtime = Runtime {
+            php_version: None,
+            host_name: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
+            instance_id: random_instance_id(),
+        };
+        let pipeline = match Pipeline::new(&options, &resource(&options, &runtime), terminal()) {
+            Ok(pipeline) => pipeline,
+            Err(e) => {
+                log.error(format_args!("no telemetry is exported: {}", with_causes(&e)));
+                options.traces.exporter = ExporterKind::None;
+                options.logs.exporter = ExporterKind::None;
+                Pipeline::new(&options, &resource(&options, &runtime), terminal())
+                    .expect("without exporters a pipeline needs only the runtime it is made in")
+            }
+        };
+        Report { pipeline, options, runtime, terminal, counters: Counters::default(), log: log.clone() }
+    }
+
+    /// The name of this machine.
+    pub(super) fn host_name(&self) -> Option<String> {
+        self.runtime.host_name.clone()
+    }
+
+    /// An engine is up. The first one's version becomes part of the resource; no request
+    /// can have been reported before.
+    pub(super) fn on_php(&mut self, version: &str) {
+        if self.runtime.php_version.is_some() {
+            return;
+        }
+        self.runtime.php_version = Some(version.to_owned());
+        let resource = resource(&self.options, &self.runtime);
+        match Pipeline::new(&self.options, &resource, (self.terminal)()) {
+            Ok(pipeline) => self.pipeline = pipeline,
+            Err(e) => self.log.error(format_args!("telemetry goes without PHP's version: {}", with_causes(&e))),
+        }
+    }
+
+    /// A request has ended.
+    pub(super) fn request(&mut self, end: &End, facts: &Facts, samples: &[SlowEvent], priority: Priority) {
+        if !has_ids(&end.begin) {
+            self.counters.garbled += 1;
+            return;
+        }
+        self.counters.spans += 1;
+        if self.pipeline.takes_spans() {
+            let span = server_span(end, facts, self.on_span(samples), &self.options.conventions);
+            self.pipeline.push_span(span, priority);
+        }
+    }
+
+    /// A worker has ended before its request did.
+    pub(super) fn killed(
+        &mut self,
+        begin: &Begin,
+        facts: &Facts,
+        ended: Ended,
+        mono_ns: u64,
+        samples: &[SlowEvent],
+    ) {
+        if !has_ids(begin) {
+            self.counters.garbled += 1;
+            return;
+        }
+        self.counters.spans += 1;
+        self.counters.killed += 1;
+        if self.pipeline.takes_spans() {
+            let (death, samples) = (death(ended), self.on_span(samples));
+            let span = killed_span(begin, facts, &death, mono_ns, samples, &self.options.conventions);
+            self.pipeline.push_span(span, Priority::Urgent);
+        }
+    }
+
+    /// A request that still runs was looked into.
+    pub(super) fn seen(&mut self, seen: &Seen, facts: &Facts) {
+        let samples = &mut self.counters.samples;
+        *match seen.look {
+            Look::Exact => &mut samples.exact,
+            Look::Checked => &mut samples.checked,
+            Look::Stopped => &mut samples.stopped,
+            Look::Partial => &mut samples.partial,
+            Look::Failed => &mut samples.failed,
+        } += 1;
+        if self.options.slow_signal.as_log() && self.pipeline.takes_logs() && has_ids(&seen.begin) {
+            let record = seen.event.to_log_record(&seen.begin, facts, &self.options.conventions);
+            self.pipeline.push_log(record);
+        }
+    }
+
+    /// The pipeline, to shut it down, and the counters.
+    pub(super) fn into_parts(self) -> (Pipeline, Counters) {
+        (self.pipeline, self.counters)
+    }
+
+    fn on_span<'a>(&self, samples: &'a [SlowEvent]) -> &'a [SlowEvent] {
+        if self.options.slow_signal.on_span() { samples } else { &[] }
+    }
+}
+
+impl std::fmt::Debug for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Report").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+/// The environment's variables over those of the file.
+fn options(start: &ObserverStart, log: &ErrorLog) -> Options {
+    let variables: HashMap<String, String> = start.otel_file.iter().chain(&start.otel_env).cloned().collect();
+    let queue_bytes = usize::try_from(start.queue_bytes).unwrap_or(usize::MAX);
+    let defaults = FileDefaults {
+        max_queue_bytes: Some(queue_bytes),
+        max_queue_items: Some(queue_bytes / SMALL_SPAN_BYTES),
+        ..FileDefaults::default()
+    };
+    let (options, warnings) = Options::from_env(&variables, defaults);
+    // What is wrong with the sampler's variables is told by the supervisor, who uses them.
+    for warning in warnings.iter().filter(|w| !w.variable.starts_with("OTEL_TRACES_SAMPLER")) {
+        log.warning(warning);
+    }
+    options
+}
+
+/// Ids of zeros are invalid (W3C Trace Context, 3.2.2.3): a worker's slot is damaged.
+fn has_ids(begin: &Begin) -> bool {
+    begin.trace_id.0 != [0; 16] && begin.span_id.0 != [0; 8]
+}
+
+fn death(ended: Ended) -> Death {
+    match ended {
+        Ended::Exited(code) => Death::Exit(code),
+        Ended::Killed { signal, .. } => {
+            let known = nix::sys::signal::Signal::try_from(signal);
+            Death::Signal(known.map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned()))
+        }
+    }
+}
+
+fn with_causes(error: &PipelineError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,154 @@
+//! The workers that serve, and what is needed to watch each: its slot, how far it was
+//! read, its process, and what is known of its requests.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glasspool_abi::control::{Ended, PoolView, WorkerView};
+use glasspool_abi::slot::{Cursor, CursorTable, SlotReader};
+use glasspool_abi::zend::PhpBuild;
+use glasspool_abi::{EngineId, MapError, PoolId, WorkerId};
+use glasspool_otel::span::Facts;
+use glasspool_probes::php::frames::MAX_FRAMES;
+use glasspool_probes::sample::Stop;
+
+use super::sampler::{Process, Rules};
+use super::slow::Cases;
+use super::throttle::{Tally, Throttle};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Everything that is watched.
+#[derive(Debug)]
+pub(super) struct Scoreboard {
+    pub(super) pools: BTreeMap<PoolId, Pool>,
+    engines: BTreeMap<EngineId, Arc<PhpBuild>>,
+    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) cursors: CursorTable,
+}
+
+/// A pool, and what of it is told in the log only so often.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) rules: Arc<Rules>,
+    pub(super) incidents: Throttle,
+    pub(super) lost: Tally,
+}
+
+/// A worker that serves, or is gone and has a last look under way.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) pool: PoolId,
+    pub(super) slot: Arc<SlotReader>,
+    pub(super) cursor: Cursor,
+    /// Its entry in the cursor table.
+    pub(super) entry: usize,
+    pub(super) process: Arc<Process>,
+    pub(super) requests: Requests,
+    pub(super) garbled: Throttle,
+    /// How and when it ended, monotonic nanoseconds.
+    pub(super) gone: Option<(Ended, u64)>,
+}
+
+/// What is known of a worker's requests beyond its slot.
+#[derive(Debug)]
+pub(super) struct Requests {
+    pub(super) facts: Facts,
+    pub(super) limit: Option<Duration>,
+    pub(super) cases: Cases,
+    /// Number of the last request whose end record was read.
+    pub(super) ended: u64,
+}
+
+/// Why a worker cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unwatched {
+    /// Its pool or engine was not announced, or its number was announced before.
+    #[error("worker {pid} is not watched: {what}")]
+    Unknown {
+        /// The worker.
+        pid: i32,
+        /// What does not fit.
+        what: String,
+    },
+    /// Its slot cannot be used.
+    #[error("worker {pid} is not watched: {source}")]
+    Slot {
+        /// The worker.
+        pid: i32,
+        /// Why.
+        source: MapError,
+    },
+}
+
+impl Scoreboard {
+    pub(super) fn new(cursors: CursorTable) -> Scoreboard {
+        Scoreboard { pools: BTreeMap::new(), engines: BTreeMap::new(), workers: BTreeMap::new(), cursors }
+    }
+
+    /// A pool; one that is told again changes for workers that start after.
+    pub(super) fn add_pool(&mut self, view: PoolView, slow_log: Option<OwnedFd>) {
+        let rules = Rules {
+            pool: view.name,
+            after: view.slow_after,
+            depth: usize::try_from(view.slow_depth).unwrap_or(MAX_FRAMES).clamp(1, MAX_FRAMES),
+            stop: if view.slow_stop { Stop::IfNeeded } else { Stop::Never },
+            log: slow_log.map(File::from),
+        };
+        let pool = Pool {
+            rules: Arc::new(rules),
+            incidents: Throttle::new(10, SECOND_NS),
+            lost: Tally::new(10 * SECOND_NS),
+        };
+        self.pools.insert(view.pool, pool);
+    }
+
+    /// An engine is up. Those before it are forgotten with their last worker.
+    pub(super) fn add_engine(&mut self, engine: EngineId, php: PhpBuild) {
+        self.engines.retain(|_, php| Arc::strong_count(php) > 1);
+        self.engines.insert(engine, Arc::new(php));
+    }
+
+    /// A worker serves.
+    pub(super) fn add_worker(
+        &mut self,
+        view: &WorkerView,
+        slot: &OwnedFd,
+        pidfd: OwnedFd,
+        memory: Option<OwnedFd>,
+        host_name: Option<String>,
+    ) -> Result<(), Unwatched> {
+        let pid = view.pid.0;
+        let unknown = |what: String| Unwatched::Unknown { pid, what };
+        let pool = self.pools.get(&view.pool).ok_or_else(|| unknown(format!("pool {} is unknown", view.pool)))?;
+        let php = self.engines.get(&view.engine);
+        let php = php.ok_or_else(|| unknown(format!("engine {} is unknown", view.engine)))?;
+        if self.workers.contains_key(&view.worker) {
+            return Err(unknown(format!("number {} is in use", view.worker)));
+        }
+        let bytes = usize::try_from(view.slot_bytes).unwrap_or(usize::MAX);
+        let slot = SlotReader::map(slot, bytes).map_err(|source| Unwatched::Slot { pid, source })?;
+        let entry = usize::try_from(view.cursor).unwrap_or(usize::MAX);
+        let facts = Facts {
+            pid: u32::try_from(pid).unwrap_or(0),
+            pool: pool.rules.pool.clone(),
+            worker: u32::try_from(view.worker.0).unwrap_or(u32::MAX),
+            server_name: host_name,
+        };
+        let worker = Worker {
+            pool: view.pool,
+            slot: Arc::new(slot),
+            cursor: self.cursors.load(entry),
+            entry,
+            process: Arc::new(Process { pid: view.pid, pidfd, memory, php: Arc::clone(php) }),
+            requests: Requests { facts, limit: pool.rules.after, cases: Cases::default(), ended: 0 },
+            garbled: Throttle::new(1, 60 * SECOND_NS),
+            gone: None,
+        };
+        self.workers.insert(view.worker, worker);
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! The supervisor's handle on the observer, a process of its own that serving must not
+//! depend on: it may fail to start, crash or hang, and is then started again and told
+//! everything anew.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use glasspool_abi::control::{Channel, Ended, FromObserver, ObserverStart, ToObserver};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+
+use super::backoff::Backoff;
+use super::cursors::Cursors;
+use super::error::seconds;
+use super::link::{Delivery, Link};
+use super::process::{Child, describe};
+use crate::logs::ErrorLog;
+
+/// The program itself; `/proc/self/exe` stays the same file when a package is upgraded.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// An observer that lived so long had no trouble starting.
+const LONG_LIFE: Duration = Duration::from_secs(10);
+/// Room in the queue beside two messages for each worker that can exist at a time.
+const QUEUE_SLACK: usize = 256;
+
+/// The observer, whether it runs or not.
+#[derive(Debug)]
+pub(super) struct Observer {
+    start: ObserverStart,
+    queue: usize,
+    pub(super) cursors: Cursors,
+    pub(super) doorbell: Arc<OwnedFd>,
+    running: Option<Running>,
+    generation: u32,
+    backoff: Backoff,
+    /// Not started any more.
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    generation: u32,
+    child: Child,
+    link: Link<ToObserver>,
+    since: Instant,
+}
+
+impl Observer {
+    /// Makes what outlives an observer's process: cursor table and doorbell.
+    pub(super) fn new(
+        mut start: ObserverStart,
+        cursors: Cursors,
+        most_workers: usize,
+    ) -> io::Result<Observer> {
+        start.cursors = cursors.entries();
+        start.colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Observer {
+            start,
+            queue: 2 * most_workers + QUEUE_SLACK,
+            cursors,
+            doorbell: Arc::new(doorbell),
+            running: None,
+            generation: 0,
+            backoff: Backoff::default(),
+            stopping: false,
+        })
+    }
+
+    /// Starts it and queues its first message; false if it does not run now and the
+    /// next attempt has to wait.
+    pub(super) fn spawn<E: Send + 'static>(
+        &mut self,
+        log: &ErrorLog,
+        events: &mpsc::Sender<E>,
+        on_delivery: fn(u32, Delivery<FromObserver>) -> E,
+        on_end: fn(u32, Ended) -> E,
+    ) -> bool {
+        self.generation += 1;
+        let generation = self.generation;
+        match self.try_spawn(log, events, generation, on_delivery, on_end) {
+            Ok(running) => {
+                self.running = Some(running);
+                let shared = vec![Arc::clone(self.cursors.memory()), Arc::clone(&self.doorbell)];
+                self.tell(log, ToObserver::Start(Box::new(self.start.clone())), shared);
+                true
+            }
+            Err(e) => {
+                let wait = self.backoff.failed(Instant::now());
+                log.warning(format_args!(
+                    "cannot start the observer: {e}; serving goes on without it, next attempt in {wait:?}"
+                ));
+                false
+            }
+        }
+    }
+
+    fn try_spawn<E: Send + 'static>(
+        &self,
+        log: &ErrorLog,
+        events: &mpsc::Sender<E>,
+        generation: u32,
+        on_delivery: fn(u32, Delivery<FromObserver>) -> E,
+        on_end: fn(u32, Ended) -> E,
+    ) -> io::Result<Running> {
+        let (ours, theirs) = Channel::pair()?;
+        let mut command = Command::new(OWN_PROGRAM);
+        command
+            .arg0("glasspool")
+            .arg("observer")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stderr(Stdio::from(log.descriptor()?))
+            // A terminal's Ctrl-C is for the supervisor.
+            .process_group(0);
+        let child = Child::spawn(&mut command)?;
+        drop(command);
+        let link = Link::start(ours, self.queue, events.clone(), move |d| {
+            on_delivery(generation, d)
+        })?;
+        let (weak, events, ending) = (link.downgrade(), events.clone(), child.clone());
+        tokio::spawn(async move {
+            let ended = ending.ended().await.unwrap_or(Ended::Exited(-1));
+            weak.catch_up().await;
+            events.send(on_end(generation, ended)).await.unwrap_or_default();
+        });
+        Ok(Running {
+            generation,
+            child,
+            link,
+            since: Instant::now(),
+        })
+    }
+
+    /// Queues a message; without an observer it vanishes, as its successor is told the
+    /// whole. One that does not read is killed, so it never makes anybody wait.
+    pub(super) fn tell(&self, log: &ErrorLog, message: ToObserver, fds: Vec<Arc<OwnedFd>>) {
+        let Some(running) = &self.running else { return };
+        if let Err(e) = running.link.send(message, fds) {
+            log.warning(format_args!(
+                "the observer (pid {}) hangs: {e}; killing it",
+                running.child.pid
+            ));
+            running.child.signal(Signal::KILL);
+        }
+    }
+
+    /// What it says.
+    pub(super) fn on_delivery(&mut self, generation: u32, delivery: Delivery<FromObserver>, log: &ErrorLog) {
+        let Some(running) = self
+            .running
+            .as_ref()
+            .filter(|running| running.generation == generation)
+        else {
+            return;
+        };
+        match delivery {
+            Delivery::Message(FromObserver::Ready, _) => {
+                log.debug(format_args!("the observer (pid {}) is ready", running.child.pid));
+            }
+            Delivery::Message(FromObserver::Failed { reason }, _) => {
+                log.error(format_args!(
+                    "the observer (pid {}) cannot start: {reason}",
+                    running.child.pid
+                ));
+            }
+            // One without its socket is of no use; while stopping, closing it is the last
+            // thing it does.
+            Delivery::Closed(_) if self.stopping => {}
+            Delivery::Closed(e) => {
+                log.debug(format_args!("the observer (pid {}): {e}", running.child.pid));
+                running.child.signal(Signal::KILL);
+            }
+        }
+    }
+
+    /// Its process has ended.
+    pub(super) fn on_end(&mut self, generation: u32, ended: Ended, log: &ErrorLog) {
+        let Some(running) = self.running.take_if(|running| running.generation == generation) else {
+            return;
+        };
+        let life = running.since.elapsed();
+        let how = format!(
+            "the observer (pid {}) exited {} after {}",
+            running.child.pid,
+            describe(ended),
+            seconds(life)
+        );
+        if self.stopping {
+            let expected = ended == Ended::Exited(0);
+            return if expected {
+                log.debug(how)
+            } else {
+                log.warning(how)
+            };
+        }
+        if life >= LONG_LIFE {
+            self.backoff.succeeded();
+        }
+        let wait = self.backoff.failed(Instant::now());
+        log.warning(format_args!(
+            "{how}; serving goes on, starting it again in {wait:?}"
+        ));
+    }
+
+    /// Asks it to export what it has and to exit; it is not started again.
+    pub(super) fn stop(&mut self, within: Duration, log: &ErrorLog) {
+        self.stopping = true;
+        self.tell(log, ToObserver::Stop { within }, vec![]);
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(running) = &self.running {
+            running.child.signal(Signal::KILL);
+        }
+    }
+
+    /// Its process, while it runs.
+    pub(super) fn pid(&self) -> Option<glasspool_abi::Pid> {
+        self.running.as_ref().map(|running| running.child.pid)
+    }
+
+    /// Whether it should be started now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.running.is_none() && !self.stopping && self.backoff.is_over(now)
+    }
+
+    /// When it should be looked at again, if it does not run.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        if self.running.is_some() || self.stopping {
+            None
+        } else {
+            self.backoff.due(now)
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What workers and observer are told of telemetry: the `OTEL_*` variables of our
+//! environment, and `glasspool.toml` in the same words.
+
+use std::collections::HashMap;
+
+use glasspool_abi::trace::Sampler;
+use glasspool_otel::options::{FileDefaults, Options};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::config::{self, Exporter, Overlay, Protocol};
+
+/// Name and value pairs.
+pub(super) type Variables = Vec<(String, String)>;
+
+/// What may stand in a member of a W3C baggage list as it is.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
+
+/// The `OTEL_*` variables of an environment; those that are not text are left out, as
+/// no exporter could read them.
+pub(super) fn from_env(
+    environment: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+) -> Variables {
+    let text =
+        environment.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    text.filter(|(name, _)| name.starts_with("OTEL_")).collect()
+}
+
+/// `[otel]` and `[trace]` as variables.
+pub(super) fn from_overlay(overlay: &Overlay) -> Variables {
+    let otel = &overlay.otel;
+    let exporter = |exporter| match exporter {
+        Exporter::Otlp => "otlp",
+        Exporter::Console => "console",
+        Exporter::None => "none",
+    };
+    let protocol = |protocol| match protocol {
+        Protocol::Grpc => "grpc",
+        Protocol::HttpProtobuf => "http/protobuf",
+    };
+    let list = |pairs: Vec<(&str, &str)>| {
+        let encode = |text| utf8_percent_encode(text, ENCODED).to_string();
+        let members = pairs
+            .into_iter()
+            .map(|(key, value)| format!("{}={}", encode(key), encode(value)));
+        Some(members.collect::<Vec<_>>().join(",")).filter(|list| !list.is_empty())
+    };
+    let headers = otel
+        .headers
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.expose()));
+    let resource = otel
+        .resource
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    let flush = otel.flush.map(|flush| flush.as_millis().max(1).to_string());
+    let variables = [
+        ("OTEL_SERVICE_NAME", otel.service_name.clone()),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", otel.endpoint.clone()),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            otel.protocol.map(protocol).map(str::to_owned),
+        ),
+        ("OTEL_EXPORTER_OTLP_HEADERS", list(headers.collect())),
+        ("OTEL_RESOURCE_ATTRIBUTES", list(resource.collect())),
+        (
+            "OTEL_TRACES_EXPORTER",
+            otel.traces.map(exporter).map(str::to_owned),
+        ),
+        ("OTEL_LOGS_EXPORTER", otel.logs.map(exporter).map(str::to_owned)),
+        ("OTEL_BSP_SCHEDULE_DELAY", flush),
+        (
+            "OTEL_TRACES_SAMPLER",
+            overlay.trace.sampler.map(sampler_name).map(str::to_owned),
+        ),
+        (
+            "OTEL_TRACES_SAMPLER_ARG",
+            overlay.trace.ratio.map(|ratio| ratio.to_string()),
+        ),
+    ];
+    variables
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
+}
+
+/// How workers sample: the environment before the file. Also returns what is wrong with
+/// the variables.
+pub(super) fn sampler(env: &Variables, file: &Variables) -> (Sampler, Vec<String>) {
+    let all: HashMap<String, String> = file.iter().chain(env).cloned().collect();
+    let (options, warnings) = Options::from_env(&all, FileDefaults::default());
+    let warnings = warnings
+        .into_iter()
+        .filter(|warning| warning.variable.starts_with("OTEL_TRACES_SAMPLER"));
+    (
+        options.sampler,
+        warnings.map(|warning| warning.to_string()).collect(),
+    )
+}
+
+fn sampler_name(sampler: config::Sampler) -> &'static str {
+    match sampler {
+        config::Sampler::AlwaysOn => "always_on",
+        config::Sampler::AlwaysOff => "always_off",
+        config::Sampler::TraceIdRatio => "traceidratio",
+        config::Sampler::ParentBasedAlwaysOn => "parentbased_always_on",
+        config::Sampler::ParentBasedAlwaysOff => "parentbased_always_off",
+        config::Sampler::ParentBasedTraceIdRatio => "parentbased_traceidratio",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn the_file_speaks_in_variables_and_the_environment_wins() {
+        let mut overlay = Overlay::default();
+        assert_eq!(from_overlay(&overlay), []);
+        overlay
+            .otel
+            .headers
+            .insert("authorization".into(), Secret::new("Bearer a,b=c"));
+        overlay.trace.sampler = Some(config::Sampler::ParentBasedTraceIdRatio);
+        overlay.trace.ratio = Some(0.25);
+        let file = from_overlay(&overlay);
+        assert_eq!(file[0].1, "authorization=Bearer%20a%2Cb%3Dc");
+        assert_eq!(
+            sampler(&vec![], &file).0,
+            Sampler {
+                parent_based: true,
+                ratio: 0.25
+            }
+        );
+        let env = vec![("OTEL_TRACES_SAMPLER".to_owned(), "always_off".to_owned())];
+        assert_eq!(
+            sampler(&env, &file).0,
+            Sampler {
+                parent_based: false,
+                ratio: 0.0
+            }
+        );
+        let env = vec![("OTEL_TRACES_SAMPLER".to_owned(), "sometimes".to_owned())];
+        assert_eq!(sampler(&env, &vec![]).1.len(), 1);
+    }
+}

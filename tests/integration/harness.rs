@@ -1,0 +1,171 @@
+//! Starts a supervisor in a folder of its own and reads its log line by line.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+/// Longest wait for anything; far above what a busy machine needs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A supervisor under test, killed when dropped.
+pub(crate) struct Supervised {
+    process: Child,
+    folder: TempDir,
+    lines: Receiver<String>,
+    /// Everything read so far.
+    pub(crate) log: Vec<String>,
+}
+
+/// Starts one with so many workers and these variables.
+pub(crate) fn start(workers: u32, variables: &[(&str, &str)]) -> Supervised {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Command::new(fake_engine())
+        .args([
+            "supervise",
+            &folder.path().display().to_string(),
+            &workers.to_string(),
+        ])
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts (examples are built by `cargo test`)");
+    let stderr = BufReader::new(process.stderr.take().expect("is piped"));
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        stderr
+            .lines()
+            .map_while(Result::ok)
+            .take_while(|line| sender.send(line.clone()).is_ok())
+            .count()
+    });
+    Supervised {
+        process,
+        folder,
+        lines,
+        log: Vec::new(),
+    }
+}
+
+fn fake_engine() -> PathBuf {
+    let own = std::env::current_exe().expect("has one");
+    let target = own
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/PROFILE/deps/TEST");
+    target.join("examples/fake-engine")
+}
+
+impl Supervised {
+    /// Reads on until a line contains the text, and returns it.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("no line with {text:?} in:\n{}", self.log.join("\n"));
+            };
+            self.log.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Reads on until each of the texts has been seen, now or before, in any order.
+    pub(crate) fn wait_for_all(&mut self, texts: &[&str]) {
+        for text in texts {
+            if !self.log.iter().any(|line| line.contains(text)) {
+                self.wait_for(text);
+            }
+        }
+    }
+
+    /// Reads on until every holder of its standard error is gone.
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.log.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("still running:\n{}", self.log.join("\n")),
+            }
+        }
+        self.process.wait().expect("waits")
+    }
+
+    /// Reads on until so many workers have started, and returns their pids.
+    pub(crate) fn started(&mut self, count: usize) -> Vec<i32> {
+        (0..count)
+            .map(|_| {
+                let line = self.wait_for(" started");
+                number_after(&line, "] child ")
+            })
+            .collect()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(i32::try_from(self.process.id()).expect("a pid"), signal);
+    }
+
+    /// The children of the supervisor that run in this role.
+    pub(crate) fn children(&self, role: Option<&str>) -> Vec<i32> {
+        let own = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).expect("reads");
+        let pids = children
+            .split_ascii_whitespace()
+            .map(|pid| pid.parse::<i32>().expect("a pid"));
+        pids.filter(|pid| {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split('\0').nth(1).filter(|argument| !argument.is_empty()) == role
+        })
+        .collect()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Position of the first line that contains the text.
+    pub(crate) fn position(&self, text: &str) -> usize {
+        let found = self.log.iter().position(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no {text:?} in:\n{}", self.log.join("\n")))
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            for pid in self.children(Some("worker")) {
+                kill(pid, Signal::KILL);
+            }
+            self.signal(Signal::KILL);
+            self.process.wait().expect("waits");
+        }
+    }
+}
+
+/// Sends a signal to a process that this test has started.
+pub(crate) fn kill(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid).expect("above zero");
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(e) => panic!("kill: {e}"),
+    }
+}
+
+/// Whether a process exists, if only as a zombie.
+pub(crate) fn exists(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The number right after the text.
+pub(crate) fn number_after(line: &str, text: &str) -> i32 {
+    let (_, rest) = line
+        .split_once(text)
+        .unwrap_or_else(|| panic!("no {text:?} in {line:?}"));
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().expect("a number")
+}
