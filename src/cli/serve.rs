@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::Failure;
-use crate::config::{Exporter, Identity, ListenAddress, LogLevel, Pool, Settings};
+use crate::config::{Exporter, Identity, ListenAddress, LogLevel, PhpValue, Pool, Settings};
 use crate::logs::ErrorLog;
 use crate::supervisor::{self, Announcement, CompanionSpec, Launch};
 
@@ -114,10 +114,18 @@ fn settings(arguments: &ServeArguments, socket: PathBuf) -> Settings {
     // A developer's variables reach the application, and its output the terminal.
     pool.clear_env = false;
     pool.catch_workers_output = true;
+    // Once is enough: else the front prints the same messages from FCGI_STDERR.
+    pool.php_values.push(PhpValue {
+        name: "fastcgi.logging".to_owned(),
+        value: "0".to_owned(),
+        admin: true,
+    });
     let mut settings = Settings::single(pool);
     settings.overlay.php.binary = arguments.php.clone();
     settings.overlay.otel.traces = Some(Exporter::Console);
     settings.overlay.otel.logs = Some(Exporter::None);
+    // Somebody waits for the span to appear.
+    settings.overlay.otel.flush = Some(Duration::from_millis(100));
     settings
 }
 

@@ -53,12 +53,21 @@ impl Counters {
             ("slow requests whose stack could not be read", self.samples.failed),
             ("dropped connections without a log line", self.incidents_unlogged),
         ];
-        let losses: Vec<_> =
-            losses.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
+        let losses: Vec<_> = losses
+            .iter()
+            .filter(|(_, n)| *n > 0)
+            .map(|(what, n)| format!("{n} {what}"))
+            .collect();
         if losses.is_empty() {
             return None;
         }
-        let Samples { exact, checked, stopped, partial, .. } = self.samples;
+        let Samples {
+            exact,
+            checked,
+            stopped,
+            partial,
+            ..
+        } = self.samples;
         Some(format!(
             "the observer ends after {} spans ({} of killed workers), {} unsampled requests, {} dropped connections, \
              {exact} exact, {checked} checked, {stopped} stopped and {partial} partial samples; lost: {}",
@@ -77,13 +86,20 @@ mod tests {
 
     #[test]
     fn a_life_without_losses_needs_no_line() {
-        let mut counters = Counters { spans: 5, unsampled: 7, ..Counters::default() };
+        let mut counters = Counters {
+            spans: 5,
+            unsampled: 7,
+            ..Counters::default()
+        };
         let mut delivery = export::Counters::default();
         delivery.spans.exported = 5;
         assert_eq!(counters.losses(&delivery), None);
         counters.lost = 3;
         delivery.spans.failed = 2;
         let line = counters.losses(&delivery).expect("there are losses");
-        assert!(line.ends_with("lost: 3 records overwritten in the rings, 2 spans not delivered"), "{line}");
+        assert!(
+            line.ends_with("lost: 3 records overwritten in the rings, 2 spans not delivered"),
+            "{line}"
+        );
     }
 }

@@ -85,6 +85,9 @@ mod tests {
         });
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.ends_with("WARNING: telemetry was\\nlost, signal: traces, lost: 3\n"), "{text}");
+        assert!(
+            text.ends_with("WARNING: telemetry was\\nlost, signal: traces, lost: 3\n"),
+            "{text}"
+        );
     }
 }

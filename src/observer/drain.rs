@@ -43,7 +43,12 @@ pub(super) fn drain(
     buffer: &mut Vec<u8>,
     now: u64,
 ) -> Drained {
-    let Worker { slot, cursor, requests, .. } = worker;
+    let Worker {
+        slot,
+        cursor,
+        requests,
+        ..
+    } = worker;
     let mut nonsense = 0;
     let found = slot.drain(cursor, buffer, |record| {
         if requests.on_record(record, pool, report, log, now).is_none() {
@@ -76,7 +81,9 @@ impl Requests {
         now: u64,
     ) -> Option<()> {
         let peek = End::peek(record)?;
-        let over = self.limit.is_some_and(|limit| u128::from(peek.busy_ns) >= limit.as_nanos());
+        let over = self
+            .limit
+            .is_some_and(|limit| u128::from(peek.busy_ns) >= limit.as_nanos());
         match fate(&peek, over || self.cases.is_slow(peek.number)) {
             Fate::Incident => {
                 report.counters.incidents += 1;
@@ -87,13 +94,23 @@ impl Requests {
                 };
                 let message = end.begin.texts.text(Text::ErrorMessage).unwrap_or_default();
                 let (pool, pid) = (&pool.rules.pool, self.facts.pid);
-                let before = if held_back > 0 { format!(" ({held_back} more not logged)") } else { String::new() };
-                log.notice(format_args!("[pool {pool}] child {pid}: connection dropped: {}{before}", Plain(message)));
+                let before = if held_back > 0 {
+                    format!(" ({held_back} more not logged)")
+                } else {
+                    String::new()
+                };
+                log.notice(format_args!(
+                    "[pool {pool}] child {pid}: connection dropped: {}{before}",
+                    Plain(message)
+                ));
                 return Some(());
             }
             Fate::Count => report.counters.unsampled += 1,
             Fate::Export(priority) => {
-                let held = Held { end: End::decode(record)?, priority };
+                let held = Held {
+                    end: End::decode(record)?,
+                    priority,
+                };
                 if let Some((held, samples)) = self.cases.ended(held) {
                     report.request(&held.end, &self.facts, &samples, held.priority);
                 }
@@ -110,7 +127,13 @@ mod tests {
 
     #[test]
     fn slow_and_failed_requests_go_first_sampled_or_not() {
-        let peek = |sampled, flags, status| Peek { number: 1, sampled, flags, status, busy_ns: 1 };
+        let peek = |sampled, flags, status| Peek {
+            number: 1,
+            sampled,
+            flags,
+            status,
+            busy_ns: 1,
+        };
         let (urgent, ordinary) = (Fate::Export(Priority::Urgent), Fate::Export(Priority::Ordinary));
         for (peek, slow, expected) in [
             (peek(true, 0, 200), false, ordinary),

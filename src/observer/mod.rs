@@ -57,7 +57,9 @@ pub fn main() -> ExitCode {
 
 fn serve(log: &ErrorLog) -> Result<(), run::StartError> {
     let system = |what| move |source| run::StartError::System { what, source };
-    let channel = take_channel().map_err(system("use standard input (only the supervisor starts an observer)"))?;
+    let channel = take_channel().map_err(system(
+        "use standard input (only the supervisor starts an observer)",
+    ))?;
     // Fails only if there is one already, which is as good.
     tracing::subscriber::set_global_default(diagnostics::Diagnostics(log.clone())).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -83,5 +85,7 @@ fn take_channel() -> io::Result<Channel> {
 fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let whole = u64::try_from(now.tv_sec).unwrap_or(0);
-    whole.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+    whole
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -53,7 +53,12 @@ pub(super) fn give_up(identity: Option<&Identity>) -> Result<Rights, PrivilegeEr
     if let Some(identity) = identity.filter(|_| nix::unistd::geteuid().is_root()) {
         let failed = |step| {
             let Identity { uid, gid, .. } = *identity;
-            move |source: io::Error| PrivilegeError { uid, gid, step, source }
+            move |source: io::Error| PrivilegeError {
+                uid,
+                gid,
+                step,
+                source,
+            }
         };
         drop_to(identity, &failed)?;
     }
@@ -65,7 +70,10 @@ pub(super) fn give_up(identity: Option<&Identity>) -> Result<Rights, PrivilegeEr
         source: e.into(),
     })?;
     let may_stop = capabilities(None).is_ok_and(|sets| sets.effective.contains(KEPT));
-    Ok(Rights { uid: nix::unistd::geteuid().as_raw(), may_stop })
+    Ok(Rights {
+        uid: nix::unistd::geteuid().as_raw(),
+        may_stop,
+    })
 }
 
 fn drop_to<F>(identity: &Identity, failed: &impl Fn(&'static str) -> F) -> Result<(), PrivilegeError>
@@ -82,7 +90,11 @@ where
     setresuid(uid, uid, uid).map_err(|e| failed("setresuid")(e.into()))?;
     let had = capabilities(None).map_err(|e| failed("capget")(e.into()))?;
     let kept = had.permitted & KEPT;
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
     set_capabilities(None, sets).map_err(|e| failed("capset")(e.into()))?;
     set_keep_capabilities(false).map_err(|e| failed("prctl(PR_SET_KEEPCAPS)")(e.into()))
 }
@@ -102,15 +114,32 @@ mod tests {
         if std::env::var_os(CHILD).is_none() {
             let own = std::env::current_exe().unwrap();
             let name = "observer::privileges::tests::root_becomes_somebody_who_may_only_trace";
-            let child = std::process::Command::new(own).args(["--exact", name]).env(CHILD, "1").output();
+            let child = std::process::Command::new(own)
+                .args(["--exact", name])
+                .env(CHILD, "1")
+                .output();
             let child = child.unwrap();
-            assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+            assert!(
+                child.status.success(),
+                "{}",
+                String::from_utf8_lossy(&child.stdout)
+            );
             return;
         }
         let before = capabilities(None).unwrap();
-        let identity = Identity { uid: 65_534, gid: 65_533, groups: vec![65_533] };
+        let identity = Identity {
+            uid: 65_534,
+            gid: 65_533,
+            groups: vec![65_533],
+        };
         let rights = give_up(Some(&identity)).unwrap();
-        assert_eq!(rights, Rights { uid: 65_534, may_stop: before.permitted.contains(KEPT) });
+        assert_eq!(
+            rights,
+            Rights {
+                uid: 65_534,
+                may_stop: before.permitted.contains(KEPT)
+            }
+        );
         assert_eq!(nix::unistd::getegid().as_raw(), 65_533);
         let after = capabilities(None).unwrap();
         assert_eq!(after.permitted, before.permitted & KEPT);

@@ -17,8 +17,16 @@ use super::readiness;
 #[derive(Debug)]
 pub(super) enum Input {
     Start(Box<Start>),
-    Pool { view: PoolView, slow_log: Option<OwnedFd> },
-    Worker { view: WorkerView, slot: OwnedFd, process: OwnedFd, memory: Option<OwnedFd> },
+    Pool {
+        view: PoolView,
+        slow_log: Option<OwnedFd>,
+    },
+    Worker {
+        view: WorkerView,
+        slot: OwnedFd,
+        process: OwnedFd,
+        memory: Option<OwnedFd>,
+    },
     /// Anything that carries no descriptor: an engine, a worker's end, the order to stop.
     Plain(ToObserver),
 }
@@ -59,13 +67,18 @@ impl Inbox {
     pub(super) async fn next(&self) -> Result<Input, ProtocolError> {
         loop {
             let mut ready = self.0.readable().await.map_err(|source| {
-                ProtocolError::Channel(ChannelError::Os { call: "epoll_wait", source })
+                ProtocolError::Channel(ChannelError::Os {
+                    call: "epoll_wait",
+                    source,
+                })
             })?;
             match ready.get_inner().receive::<ToObserver>() {
                 Ok((message, fds)) => return input(message, fds),
                 Err(ChannelError::WouldBlock) => ready.clear_ready(),
                 Err(ChannelError::Closed) => return Err(ProtocolError::Closed),
-                Err(e @ ChannelError::NotAMessage { .. }) => return Err(ProtocolError::Useless(e.to_string())),
+                Err(e @ ChannelError::NotAMessage { .. }) => {
+                    return Err(ProtocolError::Useless(e.to_string()));
+                }
                 Err(e @ ChannelError::Os { .. }) => return Err(ProtocolError::Channel(e)),
             }
         }
@@ -83,7 +96,9 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
     let mut fds = fds.into_iter();
     let mut need = |what: &str| {
         fds.next().ok_or_else(|| {
-            ProtocolError::Useless(format!("it came with {count} descriptors and without that of {what}"))
+            ProtocolError::Useless(format!(
+                "it came with {count} descriptors and without that of {what}"
+            ))
         })
     };
     Ok(match message {
@@ -92,7 +107,10 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
             cursors: need("the cursor table")?,
             doorbell: need("the doorbell")?,
         })),
-        ToObserver::Pool(view) => Input::Pool { view, slow_log: fds.next() },
+        ToObserver::Pool(view) => Input::Pool {
+            view,
+            slow_log: fds.next(),
+        },
         ToObserver::WorkerStarted(view) => Input::Worker {
             slot: need(&format!("the slot of worker {}", view.pid))?,
             process: need(&format!("the process of worker {}", view.pid))?,
@@ -133,11 +151,27 @@ mod tests {
         let fd = eventfd(0, EventfdFlags::empty()).unwrap();
         theirs.send(&worker(), &[fd.as_fd()]).unwrap();
         let useless = inbox.next().await.unwrap_err().to_string();
-        assert!(useless.contains("came with 1 descriptors and without that of the process of worker 2"), "{useless}");
+        assert!(
+            useless.contains("came with 1 descriptors and without that of the process of worker 2"),
+            "{useless}"
+        );
         theirs.send(&worker(), &[fd.as_fd(), fd.as_fd()]).unwrap();
-        assert!(matches!(inbox.next().await.unwrap(), Input::Worker { memory: None, .. }));
-        theirs.send(&ToObserver::Stop { within: Duration::ZERO }, &[]).unwrap();
-        assert!(matches!(inbox.next().await.unwrap(), Input::Plain(ToObserver::Stop { .. })));
+        assert!(matches!(
+            inbox.next().await.unwrap(),
+            Input::Worker { memory: None, .. }
+        ));
+        theirs
+            .send(
+                &ToObserver::Stop {
+                    within: Duration::ZERO,
+                },
+                &[],
+            )
+            .unwrap();
+        assert!(matches!(
+            inbox.next().await.unwrap(),
+            Input::Plain(ToObserver::Stop { .. })
+        ));
         rustix::net::send(&theirs, &[0xff; 9], rustix::net::SendFlags::empty()).unwrap();
         assert!(matches!(inbox.next().await, Err(ProtocolError::Useless(_))));
         drop(theirs);

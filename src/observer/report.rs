@@ -41,7 +41,11 @@ impl Report {
         let mut options = options(start, log);
         let runtime = Runtime {
             php_version: None,
-            host_name: rustix::system::uname().nodename().to_str().ok().map(str::to_owned),
+            host_name: rustix::system::uname()
+                .nodename()
+                .to_str()
+                .ok()
+                .map(str::to_owned),
             instance_id: random_instance_id(),
         };
         let pipeline = match Pipeline::new(&options, &resource(&options, &runtime), terminal()) {
@@ -54,7 +58,14 @@ impl Report {
                     .expect("without exporters a pipeline needs only the runtime it is made in")
             }
         };
-        Report { pipeline, options, runtime, terminal, counters: Counters::default(), log: log.clone() }
+        Report {
+            pipeline,
+            options,
+            runtime,
+            terminal,
+            counters: Counters::default(),
+            log: log.clone(),
+        }
     }
 
     /// The name of this machine.
@@ -72,7 +83,10 @@ impl Report {
         let resource = resource(&self.options, &self.runtime);
         match Pipeline::new(&self.options, &resource, (self.terminal)()) {
             Ok(pipeline) => self.pipeline = pipeline,
-            Err(e) => self.log.error(format_args!("telemetry goes without PHP's version: {}", with_causes(&e))),
+            Err(e) => self.log.error(format_args!(
+                "telemetry goes without PHP's version: {}",
+                with_causes(&e)
+            )),
         }
     }
 
@@ -122,7 +136,9 @@ impl Report {
             Look::Failed => &mut samples.failed,
         } += 1;
         if self.options.slow_signal.as_log() && self.pipeline.takes_logs() && has_ids(&seen.begin) {
-            let record = seen.event.to_log_record(&seen.begin, facts, &self.options.conventions);
+            let record = seen
+                .event
+                .to_log_record(&seen.begin, facts, &self.options.conventions);
             self.pipeline.push_log(record);
         }
     }
@@ -133,13 +149,19 @@ impl Report {
     }
 
     fn on_span<'a>(&self, samples: &'a [SlowEvent]) -> &'a [SlowEvent] {
-        if self.options.slow_signal.on_span() { samples } else { &[] }
+        if self.options.slow_signal.on_span() {
+            samples
+        } else {
+            &[]
+        }
     }
 }
 
 impl std::fmt::Debug for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Report").field("counters", &self.counters).finish_non_exhaustive()
+        f.debug_struct("Report")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +176,10 @@ fn options(start: &ObserverStart, log: &ErrorLog) -> Options {
     };
     let (options, warnings) = Options::from_env(&variables, defaults);
     // What is wrong with the sampler's variables is told by the supervisor, who uses them.
-    for warning in warnings.iter().filter(|w| !w.variable.starts_with("OTEL_TRACES_SAMPLER")) {
+    for warning in warnings
+        .iter()
+        .filter(|w| !w.variable.starts_with("OTEL_TRACES_SAMPLER"))
+    {
         log.warning(warning);
     }
     options
@@ -170,12 +195,17 @@ fn death(ended: Ended) -> Death {
         Ended::Exited(code) => Death::Exit(code),
         Ended::Killed { signal, .. } => {
             let known = nix::sys::signal::Signal::try_from(signal);
-            Death::Signal(known.map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned()))
+            Death::Signal(
+                known.map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned()),
+            )
         }
     }
 }
 
 fn with_causes(error: &PipelineError) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |e| e.source());
-    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+    std::iter::once(error.to_string())
+        .chain(causes.map(ToString::to_string))
+        .collect::<Vec<_>>()
+        .join(": ")
 }

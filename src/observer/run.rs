@@ -30,7 +30,10 @@ const LEAST_PACE: Duration = Duration::from_millis(1);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error("cannot {what}: {source}")]
-    System { what: &'static str, source: std::io::Error },
+    System {
+        what: &'static str,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     #[error(transparent)]
@@ -49,7 +52,11 @@ pub(super) async fn run(channel: Channel, log: &ErrorLog) -> Result<(), StartErr
             if inbox.tell(&FromObserver::Ready).is_err() {
                 log.debug("the supervisor was gone before the observer was ready");
             }
-            let Parts { mut observer, mut answers, doorbell } = parts;
+            let Parts {
+                mut observer,
+                mut answers,
+                doorbell,
+            } = parts;
             let within = watch(&inbox, &mut observer, &mut answers, &doorbell, log).await;
             observer.finish(answers, within).await;
             Ok(())
@@ -84,7 +91,11 @@ struct Parts {
 
 fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
     let system = |what| move |source| StartError::System { what, source };
-    let Start { start, cursors, doorbell } = start;
+    let Start {
+        start,
+        cursors,
+        doorbell,
+    } = start;
     // First of all, while there is but one thread.
     let rights = privileges::give_up(start.identity.as_ref())?;
     if rights.may_stop {
@@ -97,9 +108,16 @@ fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
     let doorbell = Doorbell::new(doorbell).map_err(system("wait on the doorbell"))?;
     let (sampler, answers) = Sampler::start(log.clone()).map_err(system("start the sampler's thread"))?;
     let colours = start.colour;
-    let terminal = Box::new(move || Terminal { out: Box::new(std::io::stdout()), colours });
+    let terminal = Box::new(move || Terminal {
+        out: Box::new(std::io::stdout()),
+        colours,
+    });
     let observer = Observer::new(&start, cursors, sampler, terminal, log.clone());
-    Ok(Parts { observer, answers, doorbell })
+    Ok(Parts {
+        observer,
+        answers,
+        doorbell,
+    })
 }
 
 /// Watches until told to stop, or until the supervisor is gone; returns the time left
@@ -126,7 +144,8 @@ async fn watch(
                 }
             },
             Some(answer) = answers.recv() => observer.on_answer(answer),
-            () = doorbell.rung() => next = next.min(last + LEAST_PACE),
+            // Not listened to until the turn it asked for has come: a worker may ring on and on.
+            () = doorbell.rung(), if next > last + LEAST_PACE => next = last + LEAST_PACE,
             () = sleep_until(next) => {
                 let now = monotonic_ns();
                 let tick = observer.tick(now);
@@ -149,9 +168,15 @@ impl Default for Pace {
 
 impl Pace {
     fn after(&mut self, tick: &Tick, now: u64) -> Duration {
-        self.0 = if tick.records > 0 { BUSY_PACE } else { (self.0 * 2).min(IDLE_PACE) };
+        self.0 = if tick.records > 0 {
+            BUSY_PACE
+        } else {
+            (self.0 * 2).min(IDLE_PACE)
+        };
         let to_deadline = tick.due.map(|due| Duration::from_nanos(due.saturating_sub(now)));
-        to_deadline.map_or(self.0, |wait| wait.min(self.0)).max(LEAST_PACE)
+        to_deadline
+            .map_or(self.0, |wait| wait.min(self.0))
+            .max(LEAST_PACE)
     }
 }
 
@@ -196,7 +221,9 @@ mod tests {
         let mut pace = Pace::default();
         let tick = |records, due| Tick { records, due };
         assert_eq!(pace.after(&tick(1, None), 0), BUSY_PACE);
-        let idle: Vec<_> = (0..5).map(|_| pace.after(&tick(0, None), 0).as_millis()).collect();
+        let idle: Vec<_> = (0..5)
+            .map(|_| pace.after(&tick(0, None), 0).as_millis())
+            .collect();
         assert_eq!(idle, [10, 20, 40, 50, 50]);
         assert_eq!(pace.after(&tick(0, Some(7_000_000)), 0), Duration::from_millis(7));
         assert_eq!(pace.after(&tick(0, Some(0)), 9), LEAST_PACE);

@@ -114,7 +114,14 @@ fn run(orders: &Receiver<Box<Order>>, answers: &mpsc::Sender<Answer>, log: &Erro
     while let Ok(order) = orders.recv() {
         let (worker, number) = (order.worker, order.number);
         let Some((seen, frames)) = look(&order) else {
-            if answers.blocking_send(Answer { worker, number, seen: None }).is_err() {
+            if answers
+                .blocking_send(Answer {
+                    worker,
+                    number,
+                    seen: None,
+                })
+                .is_err()
+            {
                 return;
             }
             continue;
@@ -126,7 +133,14 @@ fn run(orders: &Receiver<Box<Order>>, answers: &mpsc::Sender<Answer>, log: &Erro
             let entry = slowlog::entry(&now, &rules.pool, process.pid, &seen.begin, frames, rules.depth);
             (warning(&order, &seen), entry)
         });
-        if answers.blocking_send(Answer { worker, number, seen: Some(seen) }).is_err() {
+        if answers
+            .blocking_send(Answer {
+                worker,
+                number,
+                seen: Some(seen),
+            })
+            .is_err()
+        {
             return;
         }
         // Last, as both may block for as long as nobody reads a pipe.
@@ -140,7 +154,12 @@ fn run(orders: &Receiver<Box<Order>>, answers: &mpsc::Sender<Answer>, log: &Erro
 /// One look; `None` if the request is over.
 fn look(order: &Order) -> Option<(Seen, Option<Vec<Frame>>)> {
     let same = |begin: &Begin| begin.number == order.number;
-    let is_under_way = || order.slot.in_progress().is_some_and(|now| now.number == order.number);
+    let is_under_way = || {
+        order
+            .slot
+            .in_progress()
+            .is_some_and(|now| now.number == order.number)
+    };
     let begin = order.slot.read_begin().filter(same).filter(|_| is_under_way())?;
     let age = Duration::from_nanos(monotonic_ns().saturating_sub(begin.start_mono_ns));
     let taken = take(order);
@@ -155,7 +174,14 @@ fn look(order: &Order) -> Option<(Seen, Option<Vec<Frame>>)> {
         Err(NoSample::Gone) => None,
         Err(NoSample::Because(reason)) => {
             let event = sighting::failed(&begin, age, &reason);
-            Some((Seen { begin, event, look: Look::Failed }, None))
+            Some((
+                Seen {
+                    begin,
+                    event,
+                    look: Look::Failed,
+                },
+                None,
+            ))
         }
     }
 }
@@ -167,17 +193,32 @@ enum NoSample {
 }
 
 fn take(order: &Order) -> Result<Sample, NoSample> {
-    let Process { pid, pidfd, memory, php } = &*order.process;
+    let Process {
+        pid,
+        pidfd,
+        memory,
+        php,
+    } = &*order.process;
     let Some(memory) = memory else {
-        return Err(NoSample::Because("the worker could not hand over its memory".to_owned()));
+        return Err(NoSample::Because(
+            "the worker could not hand over its memory".to_owned(),
+        ));
     };
     // Stopping goes by pid, and the pid of a worker that was reaped may be another's.
     if has_ended(pidfd) {
         return Err(NoSample::Gone);
     }
-    let target = Target { pid: *pid, mem: memory.as_fd(), build: php };
+    let target = Target {
+        pid: *pid,
+        mem: memory.as_fd(),
+        build: php,
+    };
     let max_frames = order.rules.depth + CALLER_FRAMES;
-    let options = Options { max_frames, stop: order.rules.stop, ..Options::default() };
+    let options = Options {
+        max_frames,
+        stop: order.rules.stop,
+        ..Options::default()
+    };
     sample(&target, &options).map_err(|e| match e {
         SampleError::Gone { .. } => NoSample::Gone,
         SampleError::Read { source, .. } => NoSample::Because(source.to_string()),
@@ -186,7 +227,10 @@ fn take(order: &Order) -> Result<Sample, NoSample> {
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
@@ -211,10 +255,15 @@ fn warning(order: &Order, seen: &Seen) -> String {
 /// One write(2) for the whole entry, so that entries of several observers and php-fpm
 /// masters do not mix.
 fn append(rules: &Rules, entry: &str, complaints: &mut Throttle, log: &ErrorLog) {
-    let Some(mut file) = rules.log.as_ref() else { return };
+    let Some(mut file) = rules.log.as_ref() else {
+        return;
+    };
     if let Err(e) = file.write_all(entry.as_bytes())
         && complaints.pass(monotonic_ns()).is_some()
     {
-        log.warning(format_args!("[pool {}] cannot write to the slow log: {e}", rules.pool));
+        log.warning(format_args!(
+            "[pool {}] cannot write to the slow log: {e}",
+            rules.pool
+        ));
     }
 }

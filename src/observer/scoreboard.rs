@@ -86,7 +86,12 @@ pub(super) enum Unwatched {
 
 impl Scoreboard {
     pub(super) fn new(cursors: CursorTable) -> Scoreboard {
-        Scoreboard { pools: BTreeMap::new(), engines: BTreeMap::new(), workers: BTreeMap::new(), cursors }
+        Scoreboard {
+            pools: BTreeMap::new(),
+            engines: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            cursors,
+        }
     }
 
     /// A pool; one that is told again changes for workers that start after.
@@ -94,8 +99,14 @@ impl Scoreboard {
         let rules = Rules {
             pool: view.name,
             after: view.slow_after,
-            depth: usize::try_from(view.slow_depth).unwrap_or(MAX_FRAMES).clamp(1, MAX_FRAMES),
-            stop: if view.slow_stop { Stop::IfNeeded } else { Stop::Never },
+            depth: usize::try_from(view.slow_depth)
+                .unwrap_or(MAX_FRAMES)
+                .clamp(1, MAX_FRAMES),
+            stop: if view.slow_stop {
+                Stop::IfNeeded
+            } else {
+                Stop::Never
+            },
             log: slow_log.map(File::from),
         };
         let pool = Pool {
@@ -123,7 +134,10 @@ impl Scoreboard {
     ) -> Result<(), Unwatched> {
         let pid = view.pid.0;
         let unknown = |what: String| Unwatched::Unknown { pid, what };
-        let pool = self.pools.get(&view.pool).ok_or_else(|| unknown(format!("pool {} is unknown", view.pool)))?;
+        let pool = self
+            .pools
+            .get(&view.pool)
+            .ok_or_else(|| unknown(format!("pool {} is unknown", view.pool)))?;
         let php = self.engines.get(&view.engine);
         let php = php.ok_or_else(|| unknown(format!("engine {} is unknown", view.engine)))?;
         if self.workers.contains_key(&view.worker) {
@@ -143,8 +157,18 @@ impl Scoreboard {
             slot: Arc::new(slot),
             cursor: self.cursors.load(entry),
             entry,
-            process: Arc::new(Process { pid: view.pid, pidfd, memory, php: Arc::clone(php) }),
-            requests: Requests { facts, limit: pool.rules.after, cases: Cases::default(), ended: 0 },
+            process: Arc::new(Process {
+                pid: view.pid,
+                pidfd,
+                memory,
+                php: Arc::clone(php),
+            }),
+            requests: Requests {
+                facts,
+                limit: pool.rules.after,
+                cases: Cases::default(),
+                ended: 0,
+            },
             garbled: Throttle::new(1, 60 * SECOND_NS),
             gone: None,
         };

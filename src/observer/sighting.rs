@@ -97,7 +97,9 @@ fn name(frame: &Frame) -> String {
 
 fn wait(wait: &Wait) -> String {
     match (wait.syscall, &wait.wchan) {
-        (Some(number), _) => syscall_name(number).map_or_else(|| format!("system call {number}"), str::to_owned),
+        (Some(number), _) => {
+            syscall_name(number).map_or_else(|| format!("system call {number}"), str::to_owned)
+        }
         (None, Some(function)) => format!("kernel function {function}"),
         (None, None) => "something in the kernel".to_owned(),
     }
@@ -114,8 +116,15 @@ mod tests {
 
     fn sample(how: How) -> Sample {
         Sample {
-            stack: Stack { frames: stack(), cut: false, how },
-            wait: Some(Wait { syscall: None, wchan: Some("do_poll".to_owned()) }),
+            stack: Stack {
+                frames: stack(),
+                cut: false,
+                how,
+            },
+            wait: Some(Wait {
+                syscall: None,
+                wchan: Some("do_poll".to_owned()),
+            }),
             cost: Duration::from_millis(3),
             taken_at: SystemTime::UNIX_EPOCH,
         }
@@ -128,7 +137,10 @@ mod tests {
         assert_eq!(look, Look::Exact);
         assert_eq!(event.time_unix_ns, begin.start_unix_ns + 1_000_000_000);
         assert_eq!(event.function.as_deref(), Some("mysqli_query"));
-        assert_eq!((event.file.as_deref(), event.line), (Some("/srv/db.php"), Some(42)));
+        assert_eq!(
+            (event.file.as_deref(), event.line),
+            (Some("/srv/db.php"), Some(42))
+        );
         assert_eq!(event.wait.as_deref(), Some("kernel function do_poll"));
         assert_eq!(event.cost, Duration::ZERO);
         let expected = "#0 /srv/db.php(42): mysqli_query()\n\
@@ -144,9 +156,16 @@ mod tests {
         let (stopped, look) = event(&begin(3), Duration::ZERO, &sample(How::Stopped { stop }), 2);
         assert_eq!((stopped.cost, look), (stop, Look::Stopped));
         assert_eq!(stopped.stacktrace.lines().count(), 2);
-        let not_stopped = Partial::NotStopped { tries: 3, stop: "not permitted".to_owned() };
+        let not_stopped = Partial::NotStopped {
+            tries: 3,
+            stop: "not permitted".to_owned(),
+        };
         let (partial, look) = event(&begin(3), Duration::ZERO, &sample(How::Partial(not_stopped)), 2);
         assert_eq!(look, Look::Partial);
-        assert!(partial.how.starts_with("partial: ") && partial.how.contains("not permitted"), "{}", partial.how);
+        assert!(
+            partial.how.starts_with("partial: ") && partial.how.contains("not permitted"),
+            "{}",
+            partial.how
+        );
     }
 }

@@ -70,7 +70,10 @@ impl Cases {
             if self.current.asked {
                 return Next::At(now.saturating_add(RETRY_NS));
             }
-            let new = Case { number: progress.number, ..Case::default() };
+            let new = Case {
+                number: progress.number,
+                ..Case::default()
+            };
             let old = std::mem::replace(&mut self.current, new);
             if old.slow {
                 self.previous = Some(old);
@@ -88,7 +91,11 @@ impl Cases {
         if first {
             due = due.max(self.quiet_until);
         }
-        if now < due { Next::At(due) } else { Next::Now { first } }
+        if now < due {
+            Next::At(due)
+        } else {
+            Next::Now { first }
+        }
     }
 
     /// A look is under way. Steps whose time is over by now are left out, so that a
@@ -99,13 +106,19 @@ impl Cases {
         if case.step == 0 {
             self.quiet_until = now.saturating_add(at_step(limit, 0));
         }
-        case.step = (case.step + 1..MOST_LOOKS).find(|step| at_step(limit, *step) > age).unwrap_or(MOST_LOOKS);
+        case.step = (case.step + 1..MOST_LOOKS)
+            .find(|step| at_step(limit, *step) > age)
+            .unwrap_or(MOST_LOOKS);
         case.slow = true;
         case.asked = true;
     }
 
     /// The look is over. Returns the request and its samples if it has ended meanwhile.
-    pub(super) fn answered(&mut self, number: u64, event: Option<SlowEvent>) -> Option<(Held, Vec<SlowEvent>)> {
+    pub(super) fn answered(
+        &mut self,
+        number: u64,
+        event: Option<SlowEvent>,
+    ) -> Option<(Held, Vec<SlowEvent>)> {
         let case = &mut self.current;
         if case.number != number || !case.asked {
             return None;
@@ -159,7 +172,9 @@ impl Cases {
 
 /// Age at which a look is due, nanoseconds.
 fn at_step(limit: Duration, step: u32) -> u64 {
-    u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX).saturating_mul(1 << step)
+    u64::try_from(limit.as_nanos())
+        .unwrap_or(u64::MAX)
+        .saturating_mul(1 << step)
 }
 
 /// How many looks a second all workers together may cause; each takes the reader some
@@ -176,13 +191,19 @@ impl Budget {
     const SLICE_NS: u64 = 50_000_000;
 
     pub(super) fn new() -> Budget {
-        Budget { left: Budget::PER_SLICE, since: 0 }
+        Budget {
+            left: Budget::PER_SLICE,
+            since: 0,
+        }
     }
 
     /// Takes one look from the budget, if there is one left.
     pub(super) fn take(&mut self, now: u64) -> bool {
         if now.saturating_sub(self.since) >= Budget::SLICE_NS {
-            *self = Budget { left: Budget::PER_SLICE, since: now };
+            *self = Budget {
+                left: Budget::PER_SLICE,
+                since: now,
+            };
         }
         let some = self.left > 0;
         self.left -= u32::from(some);
@@ -206,11 +227,18 @@ mod tests {
     const S: u64 = 1_000_000_000;
 
     fn request(number: u64, start: u64) -> InProgress {
-        InProgress { number, start_mono_ns: start, stage: Stage::Executing }
+        InProgress {
+            number,
+            start_mono_ns: start,
+            stage: Stage::Executing,
+        }
     }
 
     fn held(number: u64) -> Held {
-        Held { end: end(number), priority: Priority::Urgent }
+        Held {
+            end: end(number),
+            priority: Priority::Urgent,
+        }
     }
 
     /// Looks as soon as one is due and is answered at once; returns the ages.
@@ -233,13 +261,19 @@ mod tests {
     #[test]
     fn a_request_is_looked_at_after_one_two_four_and_eight_limits() {
         let mut cases = Cases::default();
-        assert_eq!(looks(&mut cases, request(1, 10 * S), 10 * S), [S, 2 * S, 4 * S, 8 * S]);
+        assert_eq!(
+            looks(&mut cases, request(1, 10 * S), 10 * S),
+            [S, 2 * S, 4 * S, 8 * S]
+        );
         assert!(cases.is_slow(1));
     }
 
     #[test]
     fn a_request_that_is_found_late_is_looked_at_once_and_then_on_time() {
-        assert_eq!(looks(&mut Cases::default(), request(1, 0), 3 * S), [3 * S, 4 * S, 8 * S]);
+        assert_eq!(
+            looks(&mut Cases::default(), request(1, 0), 3 * S),
+            [3 * S, 4 * S, 8 * S]
+        );
         assert_eq!(looks(&mut Cases::default(), request(1, 0), 900 * S), [900 * S]);
     }
 

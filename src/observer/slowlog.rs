@@ -34,7 +34,10 @@ pub(super) fn entry(
         entry.push_str("+++ dump failed\n");
         return entry;
     };
-    let listed = frames.iter().enumerate().filter(|(_, frame)| frame.kind != Kind::Main);
+    let listed = frames
+        .iter()
+        .enumerate()
+        .filter(|(_, frame)| frame.kind != Kind::Main);
     for (index, frame) in listed.take(depth) {
         let (file, line) = called_at(&frames[index + 1..]);
         let (addr, name) = (frame.addr.0, function(frame));
@@ -47,7 +50,9 @@ pub(super) fn entry(
 /// The nearest position in PHP code among the callers.
 fn called_at(callers: &[Frame]) -> (&str, u32) {
     let caller = callers.iter().find(|frame| !frame.internal);
-    let file = caller.and_then(|frame| frame.file.as_deref()).unwrap_or("unknown");
+    let file = caller
+        .and_then(|frame| frame.file.as_deref())
+        .unwrap_or("unknown");
     (file, caller.and_then(|frame| frame.line).unwrap_or(0))
 }
 

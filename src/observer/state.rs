@@ -63,7 +63,12 @@ impl Observer {
     pub(super) fn on(&mut self, input: Input) -> Option<Duration> {
         match input {
             Input::Pool { view, slow_log } => self.on_pool(view, slow_log),
-            Input::Worker { view, slot, process, memory } => {
+            Input::Worker {
+                view,
+                slot,
+                process,
+                memory,
+            } => {
                 let host = self.report.host_name();
                 if let Err(e) = self.board.add_worker(&view, &slot, process, memory, host) {
                     self.on_unwatched(&view, &e);
@@ -73,12 +78,17 @@ impl Observer {
                 self.report.on_php(&php.version);
                 self.board.add_engine(engine, *php);
             }
-            Input::Plain(ToObserver::WorkerGone { worker, ended, mono_ns }) => {
+            Input::Plain(ToObserver::WorkerGone {
+                worker,
+                ended,
+                mono_ns,
+            }) => {
                 self.on_gone(worker, ended, mono_ns);
             }
             Input::Plain(ToObserver::Stop { within }) => return Some(within),
             Input::Start(_) | Input::Plain(_) => {
-                self.log.warning("ignoring a message of the supervisor: the observer has started already");
+                self.log
+                    .warning("ignoring a message of the supervisor: the observer has started already");
             }
         }
         None
@@ -89,16 +99,33 @@ impl Observer {
     }
 
     fn on_unwatched(&self, view: &WorkerView, why: &super::scoreboard::Unwatched) {
-        let pool = self.board.pools.get(&view.pool).map_or("?", |pool| pool.rules.pool.as_str());
-        self.log.warning(format_args!("[pool {pool}] {why}; its requests are not traced"));
+        let pool = self
+            .board
+            .pools
+            .get(&view.pool)
+            .map_or("?", |pool| pool.rules.pool.as_str());
+        self.log
+            .warning(format_args!("[pool {pool}] {why}; its requests are not traced"));
     }
 
     /// Reads all rings and looks after all deadlines.
     pub(super) fn tick(&mut self, now: u64) -> Tick {
-        let mut tick = Tick { records: 0, due: None };
-        let Observer { board, report, sampler, budget, log, buffer } = self;
+        let mut tick = Tick {
+            records: 0,
+            due: None,
+        };
+        let Observer {
+            board,
+            report,
+            sampler,
+            budget,
+            log,
+            buffer,
+        } = self;
         for (id, worker) in &mut board.workers {
-            let Some(pool) = board.pools.get_mut(&worker.pool) else { continue };
+            let Some(pool) = board.pools.get_mut(&worker.pool) else {
+                continue;
+            };
             if worker.gone.is_some() {
                 continue; // Read to its end; waits for the answer to its last look.
             }
@@ -110,11 +137,17 @@ impl Observer {
             tick.records += found.records;
             let order = |order| sampler.as_ref().is_some_and(|sampler| sampler.order(order));
             match watch(*id, worker, &pool.rules, budget, order, now) {
-                Watched { next: Next::At(due), postponed } => {
+                Watched {
+                    next: Next::At(due),
+                    postponed,
+                } => {
                     tick.due = Some(tick.due.map_or(due, |earliest| earliest.min(due)));
                     report.counters.samples.postponed += u64::from(postponed);
                 }
-                Watched { next: Next::Never | Next::Now { .. }, .. } => {}
+                Watched {
+                    next: Next::Never | Next::Now { .. },
+                    ..
+                } => {}
             }
         }
         for pool in board.pools.values_mut() {
@@ -127,15 +160,22 @@ impl Observer {
 
     /// The sampler has looked.
     pub(super) fn on_answer(&mut self, answer: Answer) {
-        let Answer { worker: id, number, seen } = answer;
-        let Some(worker) = self.board.workers.get_mut(&id) else { return };
+        let Answer {
+            worker: id,
+            number,
+            seen,
+        } = answer;
+        let Some(worker) = self.board.workers.get_mut(&id) else {
+            return;
+        };
         match &seen {
             Some(seen) => self.report.seen(seen, &worker.requests.facts),
             None => self.report.counters.samples.too_late += 1,
         }
         let event = seen.map(|Seen { event, .. }| event);
         if let Some((held, samples)) = worker.requests.cases.answered(number, event) {
-            self.report.request(&held.end, &worker.requests.facts, &samples, held.priority);
+            self.report
+                .request(&held.end, &worker.requests.facts, &samples, held.priority);
         }
         if worker.gone.is_some() {
             self.bury(id);
@@ -144,10 +184,20 @@ impl Observer {
 
     fn on_gone(&mut self, id: WorkerId, ended: Ended, mono_ns: u64) {
         let now = monotonic_ns();
-        let Observer { board, report, log, buffer, .. } = self;
+        let Observer {
+            board,
+            report,
+            log,
+            buffer,
+            ..
+        } = self;
         // One that never came to serve is not known here.
-        let Some(worker) = board.workers.get_mut(&id) else { return };
-        let Some(pool) = board.pools.get_mut(&worker.pool) else { return };
+        let Some(worker) = board.workers.get_mut(&id) else {
+            return;
+        };
+        let Some(pool) = board.pools.get_mut(&worker.pool) else {
+            return;
+        };
         for _ in 0..LAST_READS {
             // The cursor is not stored: the entry may be another worker's by now, and no
             // successor of this observer will be told of this worker.
@@ -163,20 +213,36 @@ impl Observer {
 
     /// Tells of the request that a worker could not end, if there is one, and forgets it.
     fn bury(&mut self, id: WorkerId) {
-        let Some(mut worker) = self.board.workers.remove(&id) else { return };
-        let Some((ended, mono_ns)) = worker.gone else { return };
+        let Some(mut worker) = self.board.workers.remove(&id) else {
+            return;
+        };
+        let Some((ended, mono_ns)) = worker.gone else {
+            return;
+        };
         let requests = &mut worker.requests;
         if let Some((held, samples)) = requests.cases.give_up_look() {
-            self.report.request(&held.end, &requests.facts, &samples, held.priority);
+            self.report
+                .request(&held.end, &requests.facts, &samples, held.priority);
         }
         // The slot says which request ended last, but the worker may have died between
         // the end record and that word.
-        let Some(progress) = worker.slot.in_progress().filter(|progress| progress.number > requests.ended) else {
+        let Some(progress) = worker
+            .slot
+            .in_progress()
+            .filter(|progress| progress.number > requests.ended)
+        else {
             return;
         };
-        let Some(begin) = worker.slot.read_begin().filter(|begin| begin.number == progress.number) else { return };
+        let Some(begin) = worker
+            .slot
+            .read_begin()
+            .filter(|begin| begin.number == progress.number)
+        else {
+            return;
+        };
         let samples = requests.cases.take_events(progress.number);
-        self.report.killed(&begin, &requests.facts, ended, mono_ns, &samples);
+        self.report
+            .killed(&begin, &requests.facts, ended, mono_ns, &samples);
     }
 
     /// Reads what is left, waits for looks that are under way, exports, and says what was
@@ -190,14 +256,20 @@ impl Observer {
             self.on_answer(answer);
         }
         self.tick(monotonic_ns());
-        let gone: Vec<_> = self.board.workers.iter().filter(|(_, worker)| worker.gone.is_some()).collect();
+        let gone: Vec<_> = self
+            .board
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.gone.is_some())
+            .collect();
         for id in gone.into_iter().map(|(id, _)| *id).collect::<Vec<_>>() {
             self.bury(id);
         }
         for worker in self.board.workers.values_mut() {
             let requests = &mut worker.requests;
             if let Some((held, samples)) = requests.cases.give_up_look() {
-                self.report.request(&held.end, &requests.facts, &samples, held.priority);
+                self.report
+                    .request(&held.end, &requests.facts, &samples, held.priority);
             }
         }
         for pool in self.board.pools.values_mut() {
@@ -206,7 +278,9 @@ impl Observer {
             }
         }
         let (pipeline, counters) = self.report.into_parts();
-        let delivery = pipeline.shutdown(deadline.saturating_duration_since(Instant::now())).await;
+        let delivery = pipeline
+            .shutdown(deadline.saturating_duration_since(Instant::now()))
+            .await;
         if let Some(line) = counters.losses(&delivery) {
             self.log.notice(line);
         }
@@ -228,9 +302,16 @@ fn watch(
     order: impl FnOnce(Order) -> bool,
     now: u64,
 ) -> Watched {
-    let on_time = |next| Watched { next, postponed: false };
-    let Some(limit) = worker.requests.limit else { return on_time(Next::Never) };
-    let Some(progress) = worker.slot.in_progress() else { return on_time(Next::Never) };
+    let on_time = |next| Watched {
+        next,
+        postponed: false,
+    };
+    let Some(limit) = worker.requests.limit else {
+        return on_time(Next::Never);
+    };
+    let Some(progress) = worker.slot.in_progress() else {
+        return on_time(Next::Never);
+    };
     let cases = &mut worker.requests.cases;
     let first = match cases.next(&progress, limit, now) {
         Next::Now { first } => first,
@@ -245,7 +326,10 @@ fn watch(
         rules: rules.clone(),
     };
     if !budget.take(now) || !order(wanted) {
-        return Watched { next: slow::postponed(now), postponed: true };
+        return Watched {
+            next: slow::postponed(now),
+            postponed: true,
+        };
     }
     cases.asked(&progress, limit, now);
     on_time(cases.next(&progress, limit, now))

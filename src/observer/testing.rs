@@ -57,7 +57,10 @@ pub(super) fn begin(number: u64) -> Begin {
 
 pub(super) fn end(number: u64) -> End {
     let mut encoder = Encoder::default();
-    encoder.end(&EndScalars::default(), begin_bytes(&scalars(number, 5, true)).bytes());
+    encoder.end(
+        &EndScalars::default(),
+        begin_bytes(&scalars(number, 5, true)).bytes(),
+    );
     End::decode(encoder.bytes()).expect("decodes")
 }
 
@@ -79,9 +82,27 @@ pub(super) fn stack() -> Vec<Frame> {
     };
     vec![
         frame(0x7f00_0000_1000, Kind::Internal, None, "mysqli_query", None),
-        frame(0x7f00_0000_0800, Kind::Function, Some("Db\\Repo"), "find", Some(("/srv/db.php", 42))),
-        frame(0x7f00_0000_0400, Kind::Include, None, "{include}", Some(("/srv/page.php", 9))),
-        frame(0x7f00_0000_0100, Kind::Main, None, "{main}", Some(("/srv/index.php", 3))),
+        frame(
+            0x7f00_0000_0800,
+            Kind::Function,
+            Some("Db\\Repo"),
+            "find",
+            Some(("/srv/db.php", 42)),
+        ),
+        frame(
+            0x7f00_0000_0400,
+            Kind::Include,
+            None,
+            "{include}",
+            Some(("/srv/page.php", 9)),
+        ),
+        frame(
+            0x7f00_0000_0100,
+            Kind::Main,
+            None,
+            "{main}",
+            Some(("/srv/index.php", 3)),
+        ),
     ]
 }
 
@@ -99,7 +120,13 @@ impl FakeWorker {
         let bytes = SLOT_HEAD_BYTES + RING;
         let slot = create_slot_memory(bytes).expect("a memory file");
         let writer = SlotWriter::map(&slot, bytes).expect("maps");
-        FakeWorker { slot, writer, bytes, number: 0, begun: Encoder::default() }
+        FakeWorker {
+            slot,
+            writer,
+            bytes,
+            number: 0,
+            begun: Encoder::default(),
+        }
     }
 
     /// Begins a request that has been under way for `age` already.
@@ -114,7 +141,11 @@ impl FakeWorker {
     pub(super) fn end(&mut self, scalars: &EndScalars, message: &[u8]) {
         let mut end = Encoder::default();
         let now = monotonic_ns();
-        let times = EndScalars { responded_mono_ns: now, end_mono_ns: now, ..*scalars };
+        let times = EndScalars {
+            responded_mono_ns: now,
+            end_mono_ns: now,
+            ..*scalars
+        };
         end.end(&times, self.begun.bytes());
         end.text(Text::ErrorMessage, message);
         // Nobody listens to the doorbell here.
@@ -124,7 +155,13 @@ impl FakeWorker {
 
     pub(super) fn serve(&mut self, sampled: bool, status: u32) {
         self.begin(sampled, Duration::ZERO);
-        self.end(&EndScalars { status, ..EndScalars::default() }, b"");
+        self.end(
+            &EndScalars {
+                status,
+                ..EndScalars::default()
+            },
+            b"",
+        );
     }
 }
 
@@ -145,7 +182,10 @@ impl Bench {
         let (sampler, answers) = Sampler::start(log.clone()).expect("starts");
         let terminal = {
             let console = Arc::clone(&console);
-            move || Terminal { out: Box::new(Capture(Arc::clone(&console))), colours: false }
+            move || Terminal {
+                out: Box::new(Capture(Arc::clone(&console))),
+                colours: false,
+            }
         };
         let mut observer = Observer::new(&start(), cursors, sampler, Box::new(terminal), log);
         let slow_log = File::create(folder.path().join("slow.log")).expect("creates");
@@ -156,10 +196,21 @@ impl Bench {
             slow_depth: 20,
             slow_stop: false,
         };
-        observer.on(Input::Pool { view, slow_log: Some(slow_log.into()) });
+        observer.on(Input::Pool {
+            view,
+            slow_log: Some(slow_log.into()),
+        });
         let php = Box::new(php());
-        observer.on(Input::Plain(ToObserver::Engine { engine: EngineId(1), php }));
-        Bench { observer, answers, console, folder }
+        observer.on(Input::Plain(ToObserver::Engine {
+            engine: EngineId(1),
+            php,
+        }));
+        Bench {
+            observer,
+            answers,
+            console,
+            folder,
+        }
     }
 
     /// Introduces a worker whose process and memory are those of this test.
@@ -170,7 +221,11 @@ impl Bench {
         let memory = File::open("/proc/self/mem").expect("one's own");
         self.observer.on(Input::Worker {
             view: view(id, worker),
-            slot: worker.slot.as_fd().try_clone_to_owned().expect("a descriptor is free"),
+            slot: worker
+                .slot
+                .as_fd()
+                .try_clone_to_owned()
+                .expect("a descriptor is free"),
             process,
             memory: Some(memory.into()),
         });
@@ -181,7 +236,11 @@ impl Bench {
     }
 
     pub(super) fn gone(&mut self, id: u64, ended: Ended) {
-        let gone = ToObserver::WorkerGone { worker: WorkerId(id), ended, mono_ns: monotonic_ns() };
+        let gone = ToObserver::WorkerGone {
+            worker: WorkerId(id),
+            ended,
+            mono_ns: monotonic_ns(),
+        };
         self.observer.on(Input::Plain(gone));
     }
 
@@ -196,7 +255,11 @@ impl Bench {
         self.observer.finish(self.answers, Duration::from_secs(5)).await;
         let console = self.console.lock().expect("nobody panics").clone();
         let read = |name| std::fs::read_to_string(self.folder.path().join(name)).expect("text");
-        (String::from_utf8(console).expect("text"), read("error.log"), read("slow.log"))
+        (
+            String::from_utf8(console).expect("text"),
+            read("error.log"),
+            read("slow.log"),
+        )
     }
 }
 
@@ -205,7 +268,10 @@ pub(super) fn cursors() -> OwnedFd {
 }
 
 pub(super) fn start() -> ObserverStart {
-    let variables = [("OTEL_TRACES_EXPORTER", "console"), ("OTEL_LOGS_EXPORTER", "console")];
+    let variables = [
+        ("OTEL_TRACES_EXPORTER", "console"),
+        ("OTEL_LOGS_EXPORTER", "console"),
+    ];
     let variables: Vec<_> = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     ObserverStart {
         cursors: 8,

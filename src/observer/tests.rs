@@ -12,7 +12,10 @@ use super::testing::{Bench, FakeWorker, LIMIT, cursors, start};
 use crate::config::LogLevel;
 use crate::logs::ErrorLog;
 
-const SIGKILL: Ended = Ended::Killed { signal: 9, core: false };
+const SIGKILL: Ended = Ended::Killed {
+    signal: 9,
+    core: false,
+};
 
 fn count(text: &str, what: &str) -> usize {
     text.matches(what).count()
@@ -31,7 +34,10 @@ async fn a_request_is_one_span_and_an_unsampled_one_is_none() {
     bench.gone(1, Ended::Exited(0));
     let (console, log, _) = bench.finish().await;
     assert_eq!(count(&console, "GET /page"), 2, "{console}");
-    assert!(console.contains("200  GET /page1") && console.contains("503  GET /page3"), "{console}");
+    assert!(
+        console.contains("200  GET /page1") && console.contains("503  GET /page3"),
+        "{console}"
+    );
     assert_eq!(log, "");
 }
 
@@ -80,7 +86,10 @@ async fn what_the_ring_lost_is_counted_exactly() {
     assert_eq!(count(&console, "GET /page") as u64, read);
     let lost = format!("WARNING: observer lost {} records of pool www\n", 500 - read);
     assert!(log.contains(&lost), "{log}");
-    assert!(log.contains(&format!("lost: {} records overwritten", 500 - read)), "{log}");
+    assert!(
+        log.contains(&format!("lost: {} records overwritten", 500 - read)),
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -97,7 +106,10 @@ async fn a_restarted_observer_repeats_nothing() {
     second.introduce(1, &worker);
     assert_eq!(second.tick(), 1);
     let (console, _, _) = second.finish().await;
-    assert!(console.contains("GET /page2") && !console.contains("GET /page1"), "{console}");
+    assert!(
+        console.contains("GET /page2") && !console.contains("GET /page1"),
+        "{console}"
+    );
 }
 
 #[tokio::test]
@@ -109,22 +121,39 @@ async fn a_slow_request_is_told_at_once_and_on_its_span() {
     bench.tick();
     // It ends while the look is under way or after; either way its event is on the span.
     bench.answer().await;
-    worker.end(&EndScalars { status: 200, ..EndScalars::default() }, b"");
+    worker.end(
+        &EndScalars {
+            status: 200,
+            ..EndScalars::default()
+        },
+        b"",
+    );
     bench.tick();
     let (console, log, slow_log) = bench.finish().await;
-    assert_eq!(count(&console, "GET /page1 still running after 0."), 1, "{console}");
+    assert_eq!(
+        count(&console, "GET /page1 still running after 0."),
+        1,
+        "{console}"
+    );
     assert_eq!(count(&console, "200  GET /page1"), 1, "{console}");
     assert_eq!(count(&console, "slow after 0."), 1, "{console}");
     let (record, span) = (console.find("still running"), console.find("200  GET"));
-    assert!(record < span, "the log record is not sent before the span: {console}");
+    assert!(
+        record < span,
+        "the log record is not sent before the span: {console}"
+    );
     let warning = format!(
         "WARNING: [pool www] child {}, script '/srv/index.php' (request: \"GET /page1?q=\\x1b\") executing too slow (0.2",
         std::process::id()
     );
     assert_eq!(count(&log, &warning), 1, "{log}");
     // The fake PHP has no executor globals, as if the layout were wrong.
-    let entry = "\nscript_filename = /srv/index.php\ntrace_id = 01010101010101010101010101010101\n+++ dump failed\n";
-    assert!(slow_log.starts_with("\n[") && slow_log.ends_with(entry), "{slow_log}");
+    let entry =
+        "\nscript_filename = /srv/index.php\ntrace_id = 01010101010101010101010101010101\n+++ dump failed\n";
+    assert!(
+        slow_log.starts_with("\n[") && slow_log.ends_with(entry),
+        "{slow_log}"
+    );
 }
 
 #[tokio::test]
@@ -150,12 +179,22 @@ async fn a_request_that_ended_before_the_look_is_not_told_as_slow() {
     worker.begin(true, LIMIT * 2);
     let due = bench.observer.tick(super::monotonic_ns()).due;
     assert!(due.is_some(), "twice the limit comes next");
-    worker.end(&EndScalars { flags: FATAL, ..EndScalars::default() }, b"gone");
+    worker.end(
+        &EndScalars {
+            flags: FATAL,
+            ..EndScalars::default()
+        },
+        b"gone",
+    );
     worker.begin(true, Duration::ZERO);
     bench.tick();
     bench.answer().await;
     let (console, _, _) = bench.finish().await;
-    assert_eq!(count(&console, "GET /page1"), 1 + count(&console, "still running"), "{console}");
+    assert_eq!(
+        count(&console, "GET /page1"),
+        1 + count(&console, "still running"),
+        "{console}"
+    );
 }
 
 #[tokio::test]
@@ -165,13 +204,25 @@ async fn incidents_are_logged_with_a_limit_and_all_counted() {
     bench.introduce(1, &worker);
     worker.begin(false, Duration::ZERO);
     for _ in 0..25 {
-        worker.end(&EndScalars { flags: INCIDENT, ..EndScalars::default() }, b"not FastCGI\n\x1b[2J");
+        worker.end(
+            &EndScalars {
+                flags: INCIDENT,
+                ..EndScalars::default()
+            },
+            b"not FastCGI\n\x1b[2J",
+        );
     }
     bench.tick();
     let (console, log, _) = bench.finish().await;
-    let line = format!("NOTICE: [pool www] child {}: connection dropped: not FastCGI\\n\\x1b[2J\n", std::process::id());
+    let line = format!(
+        "NOTICE: [pool www] child {}: connection dropped: not FastCGI\\n\\x1b[2J\n",
+        std::process::id()
+    );
     assert_eq!(count(&log, &line), 10, "{log}");
-    assert!(log.contains("25 dropped connections") && log.contains("15 dropped connections without a log line"), "{log}");
+    assert!(
+        log.contains("25 dropped connections") && log.contains("15 dropped connections without a log line"),
+        "{log}"
+    );
     assert_eq!(console, "");
 }
 
@@ -209,7 +260,11 @@ async fn unannounced_pools_and_engines_cost_a_warning() {
     bench.introduce(1, &worker);
     bench.introduce(1, &worker);
     let (_, log, _) = bench.finish().await;
-    assert_eq!(count(&log, "number 1 is in use; its requests are not traced"), 1, "{log}");
+    assert_eq!(
+        count(&log, "number 1 is in use; its requests are not traced"),
+        1,
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -222,12 +277,31 @@ async fn it_says_ready_and_ends_when_told_or_left_alone() {
         start.otel_env = vec![("OTEL_SDK_DISABLED".to_owned(), "true".to_owned())];
         let (cursors, doorbell) = (cursors(), eventfd(0, EventfdFlags::NONBLOCK).unwrap());
         // Out of order: ignored.
-        theirs.send(&ToObserver::Stop { within: Duration::ZERO }, &[]).unwrap();
-        theirs.send(&ToObserver::Start(Box::new(start)), &[cursors.as_fd(), doorbell.as_fd()]).unwrap();
+        theirs
+            .send(
+                &ToObserver::Stop {
+                    within: Duration::ZERO,
+                },
+                &[],
+            )
+            .unwrap();
+        theirs
+            .send(
+                &ToObserver::Start(Box::new(start)),
+                &[cursors.as_fd(), doorbell.as_fd()],
+            )
+            .unwrap();
         let supervisor = std::thread::spawn(move || {
             let (said, _) = theirs.receive::<FromObserver>().unwrap();
             if stop {
-                theirs.send(&ToObserver::Stop { within: Duration::from_secs(5) }, &[]).unwrap();
+                theirs
+                    .send(
+                        &ToObserver::Stop {
+                            within: Duration::from_secs(5),
+                        },
+                        &[],
+                    )
+                    .unwrap();
                 // Open until the observer has ended.
                 assert!(theirs.receive::<FromObserver>().is_err());
             }
@@ -236,7 +310,11 @@ async fn it_says_ready_and_ends_when_told_or_left_alone() {
         run::run(ours, &log).await.unwrap();
         assert_eq!(supervisor.join().unwrap(), FromObserver::Ready);
         let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
-        assert_eq!(count(&text, "ignoring a message of the supervisor: the first has to"), 1, "{text}");
+        assert_eq!(
+            count(&text, "ignoring a message of the supervisor: the first has to"),
+            1,
+            "{text}"
+        );
     }
 }
 
@@ -246,7 +324,9 @@ async fn a_start_that_fails_says_why() {
     let log = ErrorLog::stderr(LogLevel::Alert);
     let not_sealed = rustix::fs::memfd_create("loose", rustix::fs::MemfdFlags::empty()).unwrap();
     let message = ToObserver::Start(Box::new(start()));
-    theirs.send(&message, &[not_sealed.as_fd(), not_sealed.as_fd()]).unwrap();
+    theirs
+        .send(&message, &[not_sealed.as_fd(), not_sealed.as_fd()])
+        .unwrap();
     assert!(run::run(ours, &log).await.is_err());
     let Ok((FromObserver::Failed { reason }, _)) = theirs.receive::<FromObserver>() else {
         panic!("it did not say that it failed")

@@ -13,7 +13,13 @@ pub(super) struct Throttle {
 
 impl Throttle {
     pub(super) fn new(burst: u32, period_ns: u64) -> Throttle {
-        Throttle { burst, period_ns, since: 0, used: 0, held_back: 0 }
+        Throttle {
+            burst,
+            period_ns,
+            since: 0,
+            used: 0,
+            held_back: 0,
+        }
     }
 
     /// Whether one may pass at `now`; if so, how many were held back since the last one.
@@ -42,7 +48,11 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new(period_ns: u64) -> Tally {
-        Tally { sum: 0, period_ns, next: 0 }
+        Tally {
+            sum: 0,
+            period_ns,
+            next: 0,
+        }
     }
 
     pub(super) fn add(&mut self, count: u64) {

@@ -354,9 +354,9 @@ impl Supervisor {
         self.log.debug(format_args!("{alive} child(ren) still alive"));
     }
 
-    /// Tells a new observer of every worker that serves.
-    pub(super) fn introduce_workers(&self) {
-        for (id, worker) in &self.workers {
+    /// Tells a new observer of every worker of that engine that serves.
+    pub(super) fn introduce_workers(&self, engine: EngineId) {
+        for (id, worker) in self.workers.iter().filter(|(_, worker)| worker.engine == engine) {
             let (State::Ready { pid }, Some(child)) = (worker.state, &worker.child) else {
                 continue;
             };

@@ -315,14 +315,16 @@ impl Supervisor {
             self.observer
                 .tell(&self.log, ToObserver::Pool(pool.view.clone()), slow_log);
         }
+        // Each engine followed by its workers: an observer forgets an engine without any
+        // when the next one is told.
         for (engine, php) in &self.hosting.php {
             let message = ToObserver::Engine {
                 engine: *engine,
                 php: php.clone(),
             };
             self.observer.tell(&self.log, message, vec![]);
+            self.introduce_workers(*engine);
         }
-        self.introduce_workers();
     }
 
     /// Children that are waited for by their own tasks.

@@ -117,11 +117,8 @@ impl Supervised {
         let pids = children
             .split_ascii_whitespace()
             .map(|pid| pid.parse::<i32>().expect("a pid"));
-        pids.filter(|pid| {
-            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            command.split('\0').nth(1).filter(|argument| !argument.is_empty()) == role
-        })
-        .collect()
+        pids.filter(|pid| role_of(*pid).is_some_and(|found| found.as_deref() == role))
+            .collect()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -159,6 +156,22 @@ pub(crate) fn kill(pid: i32, signal: Signal) {
 /// Whether a process exists, if only as a zombie.
 pub(crate) fn exists(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The first argument of a process that runs; for a moment in execve(2) it has none to show.
+fn role_of(pid: i32) -> Option<Option<String>> {
+    loop {
+        let read = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+        let command = read("cmdline")?;
+        let mut arguments = command.split_terminator('\0');
+        if arguments.next().is_some() {
+            return Some(arguments.next().map(str::to_owned));
+        }
+        if read("stat")?.contains(") Z ") {
+            return None;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// The number right after the text.

@@ -65,3 +65,25 @@ fn a_killed_observer_is_replaced_and_told_everything_again() {
     expected.sort();
     assert_eq!(told, expected);
 }
+
+#[test]
+fn a_new_observer_hears_of_each_engine_before_that_engines_workers() {
+    let mut supervised = start(2, &[]);
+    let workers = supervised.started(2);
+    supervised.wait_for("ready to handle connections");
+    kill(supervised.children(None)[0], Signal::KILL);
+    supervised.wait_for("starting a new engine");
+    supervised.wait_for("engine 8.2.0");
+    kill(workers[0], Signal::KILL);
+    let new = supervised.started(1)[0];
+    supervised.wait_for(&format!("worker {new} with 2 descriptors"));
+    kill(supervised.children(Some("observer"))[0], Signal::KILL);
+    let expected = [
+        "engine 8.2.0".to_owned(),
+        format!("worker {} ", workers[1]),
+        "engine 8.2.0".to_owned(),
+        format!("worker {new} "),
+    ];
+    supervised.wait_for("starts with 2 descriptors");
+    expected.iter().for_each(|text| drop(supervised.wait_for(text)));
+}

@@ -39,7 +39,10 @@ pub(crate) fn install() -> Result<()> {
         ("glasspool", format!("{root}{prefix}/bin/glasspool"), "755"),
         (&*object, format!("{root}{prefix}/lib/glasspool/{object}"), "644"),
     ] {
-        run(Command::new("install").args(["-D", "-m", mode]).arg(folder.join(from)).arg(to))?;
+        run(Command::new("install")
+            .args(["-D", "-m", mode])
+            .arg(folder.join(from))
+            .arg(to))?;
     }
     Ok(())
 }

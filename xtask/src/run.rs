@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 /// Runs to the end; an error unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
-    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {shown}"))?;
     if !status.success() {
         bail!("{shown}: {status}");
     }
@@ -17,7 +19,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs to the end and gives what it printed.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = shown(command);
-    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {shown}"))?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {shown}"))?;
     if !output.status.success() {
         bail!("{shown}: {}", output.status);
     }

@@ -32,7 +32,9 @@ struct Tally {
 impl Tally {
     /// Counts cargo's closing line of a test binary.
     fn count(&mut self, line: &str) {
-        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        let Some(rest) = line.strip_prefix("test result: ") else {
+            return;
+        };
         for part in rest.split(['.', ';']) {
             let mut words = part.split_whitespace();
             if let (Some(Ok(number)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) {
@@ -65,22 +67,44 @@ pub(crate) fn test() -> Result<bool> {
         }
         all_ran &= child.wait()?.success();
     }
-    let Tally { passed, failed, skipped } = tally;
-    writeln!(std::io::stdout(), "{passed} passed, {failed} failed, {skipped} skipped")?;
+    let Tally {
+        passed,
+        failed,
+        skipped,
+    } = tally;
+    writeln!(
+        std::io::stdout(),
+        "{passed} passed, {failed} failed, {skipped} skipped"
+    )?;
     Ok(all_ran && failed == 0 && passed > 0)
 }
 
 /// Formatting, clippy and the rules of `tidy`.
 pub(crate) fn lint() -> Result<()> {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;
+    run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
     tidy::check()
 }
 
 /// The comparison with stock php-fpm, byte by byte.
 pub(crate) fn conformance() -> Result<()> {
     build(false)?;
-    run(&mut cargo(&["test", "--package", "glasspool-sapi", "--test", "engine", "stock"]))
+    run(&mut cargo(&[
+        "test",
+        "--package",
+        "glasspool-sapi",
+        "--test",
+        "engine",
+        "stock",
+    ]))
 }
 
 /// Runs each fuzz target for SECONDS (60) seconds. The instrumentation flags are
@@ -89,7 +113,14 @@ pub(crate) fn fuzz() -> Result<()> {
     let seconds = std::env::var("SECONDS").unwrap_or_else(|_| "60".to_owned());
     let targets: Vec<String> = std::fs::read_dir("fuzz/fuzz_targets")
         .context("cannot list fuzz/fuzz_targets")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .strip_suffix(".rs")
+                .map(str::to_owned)
+        })
         .collect();
     if targets.is_empty() {
         bail!("there are no fuzz targets");
@@ -99,17 +130,31 @@ pub(crate) fn fuzz() -> Result<()> {
                  -Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address -Ccodegen-units=1 \
                  -Cdebug-assertions=on";
     let version = output(std::process::Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|l| l.strip_prefix("host: ")).context("rustc -vV names no host")?.to_owned();
+    let host = version
+        .lines()
+        .find_map(|l| l.strip_prefix("host: "))
+        .context("rustc -vV names no host")?
+        .to_owned();
     for target in targets {
         std::fs::create_dir_all(format!("fuzz/corpus/{target}"))?;
         writeln!(std::io::stdout(), "fuzz: {target} for {seconds} s")?;
-        run(cargo(&["run", "--release", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])
-            // With --target the flags do not reach build scripts, which are not instrumented.
-            .args(["--target", &host])
-            .args(["--bin", &target, "--", &format!("fuzz/corpus/{target}")])
-            .args([&format!("-max_total_time={seconds}"), "-rss_limit_mb=2048", "-print_final_stats=1"])
-            .env("RUSTFLAGS", flags)
-            .env("RUSTC_BOOTSTRAP", "1"))?;
+        run(cargo(&[
+            "run",
+            "--release",
+            "--quiet",
+            "--manifest-path",
+            "fuzz/Cargo.toml",
+        ])
+        // With --target the flags do not reach build scripts, which are not instrumented.
+        .args(["--target", &host])
+        .args(["--bin", &target, "--", &format!("fuzz/corpus/{target}")])
+        .args([
+            &format!("-max_total_time={seconds}"),
+            "-rss_limit_mb=2048",
+            "-print_final_stats=1",
+        ])
+        .env("RUSTFLAGS", flags)
+        .env("RUSTC_BOOTSTRAP", "1"))?;
     }
     Ok(())
 }
@@ -121,9 +166,20 @@ mod tests {
     #[test]
     fn closing_lines_are_counted() {
         let mut tally = Tally::default();
-        tally.count("test result: ok. 36 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s");
-        tally.count("test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s");
+        tally.count(
+            "test result: ok. 36 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        );
+        tally.count(
+            "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s",
+        );
         tally.count("test a ... ok");
-        assert_eq!(tally, Tally { passed: 37, failed: 3, skipped: 2 });
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 37,
+                failed: 3,
+                skipped: 2
+            }
+        );
     }
 }

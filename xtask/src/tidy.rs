@@ -20,9 +20,19 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Checks all rules and names every place that breaks one.
 pub(crate) fn check() -> Result<()> {
     let mut broken = Vec::new();
-    for folder in ["src", "abi/src", "fastcgi/src", "probes/src", "otel/src", "sapi/src", "benches/src", "xtask/src"] {
+    for folder in [
+        "src",
+        "abi/src",
+        "fastcgi/src",
+        "probes/src",
+        "otel/src",
+        "sapi/src",
+        "benches/src",
+        "xtask/src",
+    ] {
         for file in rust_files(Path::new(folder))? {
-            let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let text =
+                fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             check_file(&file, &text, &mut broken);
         }
     }
@@ -32,7 +42,9 @@ pub(crate) fn check() -> Result<()> {
         let dependencies = text.split("[dev-dependencies]").next().unwrap_or_default();
         for line in dependencies.lines().filter(|l| l.starts_with("glasspool-")) {
             if !allowed.iter().any(|a| line.starts_with(a)) {
-                broken.push(format!("{manifest}: an arrow that ARCHITECTURE.md does not have: {line}"));
+                broken.push(format!(
+                    "{manifest}: an arrow that ARCHITECTURE.md does not have: {line}"
+                ));
             }
         }
     }
@@ -53,7 +65,9 @@ fn check_file(file: &Path, text: &str, broken: &mut Vec<String>) {
         }
         let todo = ["TODO", "FIXME", "XXX"].iter().any(|word| line.contains(word));
         if todo && !line.contains('#') && !name.starts_with("xtask/") {
-            broken.push(format!("{name}:{number}: a note of something to do without an issue number"));
+            broken.push(format!(
+                "{name}:{number}: a note of something to do without an issue number"
+            ));
         }
     }
     // The supervisor and the observer speak over a socket only.

@@ -3,7 +3,6 @@
 //! The fast path is one `recv` for a whole small request. A peer that stops half-way
 //! costs its connection after a time limit, not the worker for ever.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -253,10 +252,14 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Accepts one connection; `None` when a signal came or the listener is gone.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, io::Error> {
-    Ok(rustix::net::accept_with(
-        listener,
-        rustix::net::SocketFlags::CLOEXEC,
-    )?)
+/// Accepts one connection.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)
+}
+
+/// Waits a little, or until a signal comes.
+pub(crate) fn pause_after_error() {
+    let pause = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    // Interrupted is as good as over.
+    let _over = rustix::event::poll(&mut [], Some(&pause));
 }

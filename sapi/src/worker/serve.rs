@@ -8,6 +8,7 @@ use std::path::Path;
 use glasspool_abi::control::PoolSpec;
 use glasspool_abi::slot::Stage;
 use glasspool_fastcgi::Event;
+use rustix::io::Errno;
 
 use super::connection::{self, FIRST_BYTE, Failure, HEAD_PAUSE};
 use super::exchange::{self, Exchange};
@@ -27,9 +28,16 @@ pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd) {
     let most = if pool.max_requests == 0 { u64::MAX } else { pool.max_requests };
     while !signals::quitting() && served < most {
         exchange::with(|x| x.recorder.set_stage(Stage::Accepting));
-        let Ok(socket) = connection::accept(listener.as_fd()) else {
-            // Interrupted, or a peer that gave up before we came (accept(2)).
-            continue;
+        let socket = match connection::accept(listener.as_fd()) {
+            Ok(socket) => socket,
+            Err(error) => {
+                // A signal, or a peer that gave up before we came (accept(2)). Anything
+                // else, such as no descriptor left, may last: do not spin on it.
+                if !matches!(error, Errno::INTR | Errno::CONNABORTED) && !signals::quitting() {
+                    connection::pause_after_error();
+                }
+                continue;
+            }
         };
         exchange::with(|x| x.open(socket));
         while serve_one(pool, &settings, &mut served, most) {}
