@@ -64,6 +64,12 @@ impl<'a> Ring<'a> {
         &self.data[index]
     }
 
+    /// The words from a position on, around the end of the ring as needed.
+    fn words_from(&self, position: u64) -> impl Iterator<Item = &'a AtomicU64> + use<'a> {
+        let index = usize::try_from(position % self.capacity()).expect("smaller than the ring");
+        self.data[index..].iter().chain(self.data)
+    }
+
     /// Appends a record, overwriting the oldest if there is no room. Cost: a few
     /// stores for each eight bytes; no system call, no wait.
     pub(crate) fn push(&self, bytes: &[u8]) {
@@ -82,21 +88,28 @@ impl<'a> Ring<'a> {
             tail = if step > head.wrapping_sub(tail) {
                 head
             } else {
-                tail + step
+                tail.wrapping_add(step)
             };
         }
         self.tail.store(tail, Ordering::Relaxed);
         fence(Ordering::Release);
-        self.word(head).store(written, Ordering::Relaxed);
-        self.word(head + 1).store(bytes.len() as u64, Ordering::Relaxed);
-        for (position, chunk) in (head + HEAD_WORDS..).zip(bytes.chunks(8)) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.word(position)
-                .store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        let mut words_at = self.words_from(head);
+        let mut put = |word: u64| {
+            if let Some(at) = words_at.next() {
+                at.store(word, Ordering::Relaxed);
+            }
+        };
+        put(written);
+        put(bytes.len() as u64);
+        let (whole, rest) = bytes.as_chunks::<8>();
+        whole.iter().for_each(|chunk| put(u64::from_ne_bytes(*chunk)));
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            put(u64::from_ne_bytes(last));
         }
-        self.head.store(head + words, Ordering::Release);
-        self.written.store(written + 1, Ordering::Release);
+        self.head.store(head.wrapping_add(words), Ordering::Release);
+        self.written.store(written.wrapping_add(1), Ordering::Release);
     }
 
     /// Hands every record from `cursor` on to `each`, at most as many as the ring can
@@ -150,8 +163,9 @@ impl<'a> Ring<'a> {
             }
             let sequence = self.word(position).load(Ordering::Relaxed);
             let length = self.word(position.wrapping_add(1)).load(Ordering::Relaxed);
-            let fits =
-                length <= MAX_RECORD_BYTES as u64 && position + HEAD_WORDS + length.div_ceil(8) <= head;
+            // The counters may be anything, also close to where they wrap.
+            let end = position.checked_add(HEAD_WORDS + length.min(MAX_RECORD_BYTES as u64).div_ceil(8));
+            let fits = length <= MAX_RECORD_BYTES as u64 && end.is_some_and(|end| end <= head);
             if fits {
                 self.copy(position + HEAD_WORDS, length, buffer);
             }
@@ -174,8 +188,9 @@ impl<'a> Ring<'a> {
 
     fn copy(&self, position: u64, length: u64, buffer: &mut Vec<u8>) {
         buffer.clear();
-        for offset in 0..length.div_ceil(8) {
-            buffer.extend_from_slice(&self.word(position + offset).load(Ordering::Relaxed).to_ne_bytes());
+        let words = usize::try_from(length.div_ceil(8)).unwrap_or(0);
+        for word in self.words_from(position).take(words) {
+            buffer.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         buffer.truncate(usize::try_from(length).unwrap_or(MAX_RECORD_BYTES));
     }
