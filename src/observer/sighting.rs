@@ -83,7 +83,7 @@ fn stacktrace(frames: &[Frame], depth: usize) -> String {
             (Kind::Include, Some(file)) => format!("include('{file}')"),
             (Kind::Eval, _) => "eval()".to_owned(),
             (Kind::Include | Kind::Function | Kind::Fiber | Kind::Internal, _) => {
-                format!("{}()", frame.qualified_name())
+                format!("{}()", frame.php_name())
             }
         };
         write!(text, "{separator}#{index} {called_at}{call}").expect("writing to a string does not fail");
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(event.wait.as_deref(), Some("kernel function do_poll"));
         assert_eq!(event.cost, Duration::ZERO);
         let expected = "#0 /srv/db.php(42): mysqli_query()\n\
-                        #1 /srv/page.php(9): Db\\Repo::find()\n\
+                        #1 /srv/page.php(9): Db\\Repo->find()\n\
                         #2 /srv/index.php(3): include('/srv/page.php')\n\
                         #3 {main}";
         assert_eq!(event.stacktrace, expected);

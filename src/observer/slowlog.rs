@@ -59,7 +59,7 @@ fn called_at(callers: &[Frame]) -> (&str, u32) {
 fn function(frame: &Frame) -> String {
     match frame.kind {
         Kind::Include | Kind::Eval => "[INCLUDE_OR_EVAL]".to_owned(),
-        Kind::Function | Kind::Main | Kind::Fiber | Kind::Internal => frame.qualified_name(),
+        Kind::Function | Kind::Main | Kind::Fiber | Kind::Internal => frame.php_name(),
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
 script_filename = /srv/index.php
 trace_id = 01010101010101010101010101010101
 [0x00007f0000001000] mysqli_query() /srv/db.php:42
-[0x00007f0000000800] Db\\Repo::find() /srv/page.php:9
+[0x00007f0000000800] Db\\Repo->find() /srv/page.php:9
 [0x00007f0000000400] [INCLUDE_OR_EVAL]() /srv/index.php:3
 ";
         assert_eq!(entry, expected);

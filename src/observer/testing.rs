@@ -75,6 +75,7 @@ pub(super) fn stack() -> Vec<Frame> {
         kind,
         function: function.to_owned(),
         class: class.map(str::to_owned),
+        on_object: class.is_some(),
         file: place.map(|(file, _)| file.to_owned()),
         line: place.map(|(_, line)| line),
         line_exact: true,

@@ -7,7 +7,7 @@
 use super::frames::{Defect, Frame, How, Kind, Partial, Stack, StackError};
 use super::offsets::{Offsets, u32_at, u64_at};
 use super::text::{NAME_CAP, PATH_CAP, zend_string};
-use super::walk::{CALL_GENERATOR, CALL_TOP, Step, Walk, implausible};
+use super::walk::{CALL_GENERATOR, CALL_TOP, IS_OBJECT, Step, TYPE_MASK, Walk, implausible};
 use crate::memory::{Batch, Slice, TargetAddr, TargetMemory};
 use crate::stop::Registers;
 
@@ -305,6 +305,7 @@ impl Wanted {
             kind,
             function: name.unwrap_or_else(|| nameless.to_owned()),
             class,
+            on_object: self.step.call_info & TYPE_MASK == IS_OBJECT,
             file,
             line: (!internal).then_some(line.unwrap_or(self.function.line_start)),
             line_exact: self.line_exact && line.is_some(),

@@ -36,6 +36,8 @@ pub struct Frame {
     pub function: String,
     /// The class that declares the method; `class@anonymous` without its tail.
     pub class: Option<String>,
+    /// Whether it was called on an object (`->`) rather than on a class (`::`).
+    pub on_object: bool,
     /// The file that holds the code, as PHP opened it. `None` for builtins.
     pub file: Option<String>,
     /// Line that is being executed, or, in an outer frame, that made the call.
@@ -223,6 +225,15 @@ impl Frame {
         match &self.class {
             Some(class) => format!("{class}::{}", self.function),
             None => self.function.clone(),
+        }
+    }
+
+    /// As PHP's own backtraces have it: `Class->method`, `Class::method` or `function`.
+    #[must_use]
+    pub fn php_name(&self) -> String {
+        match &self.class {
+            Some(class) if self.on_object => format!("{class}->{}", self.function),
+            _ => self.qualified_name(),
         }
     }
 }

@@ -26,6 +26,10 @@ const ADDRESS_END: u64 = if cfg!(target_arch = "aarch64") {
     1 << 47
 };
 
+/// The part of `This.u1.type_info` that says what `This` is (Zend/zend_types.h).
+pub(super) const TYPE_MASK: u32 = 0xff;
+/// `IS_OBJECT`: the function was called on an object.
+pub(super) const IS_OBJECT: u32 = 8;
 /// `ZEND_CALL_TOP`: PHP's own C code called this frame (Zend/zend_compile.h).
 pub(super) const CALL_TOP: u32 = 1 << 17;
 /// `ZEND_CALL_GENERATOR`: the frame belongs to a generator and lives on the heap.
