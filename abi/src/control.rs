@@ -257,6 +257,11 @@ pub enum Ended {
 pub enum FromObserver {
     /// It looks after the workers from now on.
     Ready,
+    /// It has read the slot of this worker, which is gone, to the end.
+    Buried {
+        /// Its number.
+        worker: WorkerId,
+    },
     /// It cannot start.
     Failed {
         /// Why.

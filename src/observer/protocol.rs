@@ -84,8 +84,7 @@ impl Inbox {
         }
     }
 
-    /// Tells the supervisor. The socket is empty in this direction but for two messages
-    /// in an observer's life, so there is always room.
+    /// Tells the supervisor, or fails at once if there is no room now.
     pub(super) fn tell(&self, message: &FromObserver) -> Result<(), ChannelError> {
         self.0.get_ref().send(message, &[])
     }

@@ -84,6 +84,9 @@ pub(super) enum Unwatched {
     },
 }
 
+/// Engines that are remembered without a worker.
+const MOST_ENGINES: usize = 16;
+
 impl Scoreboard {
     pub(super) fn new(cursors: CursorTable) -> Scoreboard {
         Scoreboard {
@@ -117,10 +120,15 @@ impl Scoreboard {
         self.pools.insert(view.pool, pool);
     }
 
-    /// An engine is up. Those before it are forgotten with their last worker.
+    /// An engine is up. Old ones are forgotten when no worker of theirs is left, but for
+    /// the last few: a worker of theirs may still be on its way.
     pub(super) fn add_engine(&mut self, engine: EngineId, php: PhpBuild) {
-        self.engines.retain(|_, php| Arc::strong_count(php) > 1);
-        self.engines.insert(engine, Arc::new(php));
+        self.engines.entry(engine).or_insert_with(|| Arc::new(php));
+        while self.engines.len() > MOST_ENGINES {
+            let unused = self.engines.iter().find(|(_, php)| Arc::strong_count(php) == 1);
+            let Some(unused) = unused.map(|(id, _)| *id) else { break };
+            self.engines.remove(&unused);
+        }
     }
 
     /// A worker serves.

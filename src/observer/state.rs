@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use glasspool_abi::WorkerId;
-use glasspool_abi::control::{Ended, ObserverStart, PoolView, ToObserver, WorkerView};
+use glasspool_abi::control::{Ended, FromObserver, ObserverStart, PoolView, ToObserver, WorkerView};
 use glasspool_abi::slot::CursorTable;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -29,6 +29,8 @@ pub(super) struct Observer {
     budget: Budget,
     log: ErrorLog,
     buffer: Vec<u8>,
+    /// Workers that are gone and read to the end; the supervisor is to be told.
+    buried: Vec<WorkerId>,
 }
 
 /// What one look at all slots found.
@@ -55,7 +57,15 @@ impl Observer {
             budget: Budget::new(),
             log,
             buffer: Vec::new(),
+            buried: Vec::new(),
         }
+    }
+
+    /// Workers that the supervisor may forget, as far as `tell` can be told of now.
+    pub(super) fn report_buried(&mut self, mut tell: impl FnMut(&FromObserver) -> bool) {
+        let told = self.buried.iter().take_while(|worker| tell(&FromObserver::Buried { worker: **worker }));
+        let told = told.count();
+        self.buried.drain(..told);
     }
 
     /// A message of the supervisor. Returns the time for the shutdown if it was the order
@@ -121,6 +131,7 @@ impl Observer {
             budget,
             log,
             buffer,
+            buried: _,
         } = self;
         for (id, worker) in &mut board.workers {
             let Some(pool) = board.pools.get_mut(&worker.pool) else {
@@ -191,20 +202,18 @@ impl Observer {
             buffer,
             ..
         } = self;
-        // One that never came to serve is not known here.
-        let Some(worker) = board.workers.get_mut(&id) else {
-            return;
-        };
-        let Some(pool) = board.pools.get_mut(&worker.pool) else {
+        // One that cannot be watched is not known here.
+        let worker = board.workers.get_mut(&id);
+        let Some((worker, pool)) = worker.and_then(|w| board.pools.get_mut(&w.pool).map(|p| (w, p))) else {
+            self.buried.push(id);
             return;
         };
         for _ in 0..LAST_READS {
-            // The cursor is not stored: the entry may be another worker's by now, and no
-            // successor of this observer will be told of this worker.
             if drain(worker, pool, report, log, buffer, now).records == 0 {
                 break;
             }
         }
+        board.cursors.store(worker.entry, worker.cursor);
         worker.gone = Some((ended, mono_ns));
         if !worker.requests.cases.is_asked() {
             self.bury(id);
@@ -216,6 +225,7 @@ impl Observer {
         let Some(mut worker) = self.board.workers.remove(&id) else {
             return;
         };
+        self.buried.push(id);
         let Some((ended, mono_ns)) = worker.gone else {
             return;
         };

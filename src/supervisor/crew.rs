@@ -11,6 +11,7 @@ use glasspool_abi::{EngineId, Pid, PoolId, WorkerId, create_slot_memory};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::departed::Departure;
 use super::engine;
 use super::error::seconds;
 use super::output::Pipes;
@@ -40,6 +41,8 @@ pub(super) struct Worker {
     pipes: Option<Pipes>,
     /// One of those that the start waits for.
     first: bool,
+    /// Observers are told of it.
+    announced: bool,
 }
 
 impl Worker {
@@ -53,6 +56,27 @@ impl Worker {
 
     pub(super) fn engine(&self) -> EngineId {
         self.engine
+    }
+
+    /// What an observer is told of it, and the descriptors that go with that.
+    fn introduction(
+        &self,
+        id: WorkerId,
+        pid: Pid,
+        slot_bytes: usize,
+    ) -> Option<(WorkerView, Vec<Arc<OwnedFd>>)> {
+        let child = self.child.as_ref()?;
+        let mut fds = vec![Arc::clone(&self.slot), Arc::clone(&child.pidfd)];
+        fds.extend(self.memory.clone());
+        let view = WorkerView {
+            worker: id,
+            pid,
+            pool: self.pool,
+            engine: self.engine,
+            slot_bytes: slot_bytes as u64,
+            cursor: self.cursor,
+        };
+        Some((view, fds))
     }
 }
 
@@ -125,6 +149,7 @@ impl Supervisor {
             since: now,
             pipes,
             first,
+            announced: false,
         };
         self.workers.insert(id, worker);
         self.requested += 1;
@@ -171,7 +196,10 @@ impl Supervisor {
             self.settle(id);
             let worker = self.workers.remove(&id).expect("it was there a line above");
             self.pool_of(worker.pool).present -= 1;
-            self.observer.cursors.give_back(worker.cursor);
+            // That of a worker which served goes back when an observer has buried it.
+            if !worker.announced {
+                self.observer.cursors.give_back(worker.cursor);
+            }
             self.hosting.forget_unused(&self.workers);
         }
     }
@@ -200,17 +228,10 @@ impl Supervisor {
             }
             Action::Serve(pid) => {
                 pool.backoff.succeeded();
-                let Some(child) = &worker.child else { return };
-                let mut fds = vec![Arc::clone(&worker.slot), Arc::clone(&child.pidfd)];
-                fds.extend(worker.memory.clone());
-                let view = WorkerView {
-                    worker: id,
-                    pid,
-                    pool: worker.pool,
-                    engine: worker.engine,
-                    slot_bytes: pool.slot_bytes as u64,
-                    cursor: worker.cursor,
+                let Some((view, fds)) = worker.introduction(id, pid, pool.slot_bytes) else {
+                    return;
                 };
+                worker.announced = true;
                 self.observer.tell(log, ToObserver::WorkerStarted(view), fds);
                 self.settle(id);
             }
@@ -230,13 +251,22 @@ impl Supervisor {
                     format_args!("[pool {name}] child {pid} exited {how} after {life} from start"),
                 );
             }
-            Action::Forget(ended) => {
-                let gone = ToObserver::WorkerGone {
-                    worker: id,
-                    ended,
-                    mono_ns: monotonic_ns(),
+            Action::Forget(pid, ended) => {
+                let php = self.hosting.php.get(&worker.engine).cloned();
+                let known = worker.introduction(id, pid, pool.slot_bytes).zip(php);
+                let Some(((view, fds), php)) = known else {
+                    worker.announced = false;
+                    return;
                 };
-                self.observer.tell(log, gone, vec![]);
+                let mono_ns = monotonic_ns();
+                let departure = Departure {
+                    view,
+                    fds,
+                    php,
+                    ended,
+                    mono_ns,
+                };
+                self.observer.depart(log, departure);
             }
             Action::BackOff => {
                 let now = Instant::now();
@@ -357,18 +387,12 @@ impl Supervisor {
     /// Tells a new observer of every worker of that engine that serves.
     pub(super) fn introduce_workers(&self, engine: EngineId) {
         for (id, worker) in self.workers.iter().filter(|(_, worker)| worker.engine == engine) {
-            let (State::Ready { pid }, Some(child)) = (worker.state, &worker.child) else {
+            let State::Ready { pid } = worker.state else {
                 continue;
             };
-            let mut fds = vec![Arc::clone(&worker.slot), Arc::clone(&child.pidfd)];
-            fds.extend(worker.memory.clone());
-            let view = WorkerView {
-                worker: *id,
-                pid,
-                pool: worker.pool,
-                engine: worker.engine,
-                slot_bytes: self.pools[run::index(worker.pool)].slot_bytes as u64,
-                cursor: worker.cursor,
+            let slot_bytes = self.pools[run::index(worker.pool)].slot_bytes;
+            let Some((view, fds)) = worker.introduction(*id, pid, slot_bytes) else {
+                continue;
             };
             self.observer
                 .tell(&self.log, ToObserver::WorkerStarted(view), fds);

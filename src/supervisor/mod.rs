@@ -11,6 +11,7 @@ mod backoff;
 mod companion;
 mod crew;
 mod cursors;
+mod departed;
 mod engine;
 mod error;
 mod host;

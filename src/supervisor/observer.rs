@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
 use super::cursors::Cursors;
+use super::departed::{Departed, Departure};
 use super::error::seconds;
 use super::link::{Delivery, Link};
 use super::process::{Child, describe};
@@ -26,7 +27,7 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 /// An observer that lived so long had no trouble starting.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 /// Room in the queue beside two messages for each worker that can exist at a time.
-const QUEUE_SLACK: usize = 256;
+const QUEUE_SLACK: usize = 1024;
 
 /// The observer, whether it runs or not.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(super) struct Observer {
     start: ObserverStart,
     queue: usize,
     pub(super) cursors: Cursors,
+    departed: Departed,
     pub(super) doorbell: Arc<OwnedFd>,
     running: Option<Running>,
     generation: u32,
@@ -64,6 +66,7 @@ impl Observer {
             start,
             queue: 2 * most_workers + QUEUE_SLACK,
             cursors,
+            departed: Departed::default(),
             doorbell: Arc::new(doorbell),
             running: None,
             generation: 0,
@@ -149,6 +152,27 @@ impl Observer {
         }
     }
 
+    /// A worker that it was told of is gone.
+    pub(super) fn depart(&mut self, log: &ErrorLog, departure: Departure) {
+        self.tell(log, departure.gone(), vec![]);
+        if let Some(oldest) = self.departed.keep(departure) {
+            log.warning(format_args!(
+                "no observer has read what child {} recorded; it is given up",
+                oldest.view.pid
+            ));
+            self.cursors.give_back(oldest.view.cursor);
+        }
+    }
+
+    /// Tells a new one of workers that no observer before it has buried.
+    pub(super) fn introduce_departed(&self, log: &ErrorLog) {
+        for departure in self.departed.iter() {
+            for (message, fds) in departure.messages() {
+                self.tell(log, message, fds);
+            }
+        }
+    }
+
     /// What it says.
     pub(super) fn on_delivery(&mut self, generation: u32, delivery: Delivery<FromObserver>, log: &ErrorLog) {
         let Some(running) = self
@@ -161,6 +185,11 @@ impl Observer {
         match delivery {
             Delivery::Message(FromObserver::Ready, _) => {
                 log.debug(format_args!("the observer (pid {}) is ready", running.child.pid));
+            }
+            Delivery::Message(FromObserver::Buried { worker }, _) => {
+                if let Some(departure) = self.departed.release(worker) {
+                    self.cursors.give_back(departure.view.cursor);
+                }
             }
             Delivery::Message(FromObserver::Failed { reason }, _) => {
                 log.error(format_args!(

@@ -325,6 +325,7 @@ impl Supervisor {
             self.observer.tell(&self.log, message, vec![]);
             self.introduce_workers(*engine);
         }
+        self.observer.introduce_departed(&self.log);
     }
 
     /// Children that are waited for by their own tasks.

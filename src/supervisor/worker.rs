@@ -57,7 +57,7 @@ pub(super) enum Action {
     /// Log how this child ended.
     Bury(Pid, Ended),
     /// Tell the observer, which knew it, that it is gone.
-    Forget(Ended),
+    Forget(Pid, Ended),
     /// It never served: wait a little longer before the next attempt.
     BackOff,
 }
@@ -100,7 +100,7 @@ impl State {
                 Ok((State::Gone, vec![Bury(pid, ended), BackOff]))
             }
             (State::Ready { pid }, Event::Exited(ended)) => {
-                Ok((State::Gone, vec![Bury(pid, ended), Forget(ended)]))
+                Ok((State::Gone, vec![Bury(pid, ended), Forget(pid, ended)]))
             }
             // A worker outlives its engine.
             (State::Starting { .. } | State::Ready { .. }, Event::EngineLost) => Ok((self, vec![])),
@@ -167,7 +167,7 @@ mod tests {
     fn only_a_worker_that_served_is_reported_as_gone() {
         let (state, actions) = walk(&[Event::Spawned(PID), Event::Ready, Event::Exited(OK)]).expect("legal");
         assert_eq!(state, State::Gone);
-        assert_eq!(actions[2..], [Action::Bury(PID, OK), Action::Forget(OK)]);
+        assert_eq!(actions[2..], [Action::Bury(PID, OK), Action::Forget(PID, OK)]);
         let (_, actions) = walk(&[Event::Spawned(PID), Event::Exited(OK)]).expect("legal");
         assert_eq!(actions[1..], [Action::Bury(PID, OK), Action::BackOff]);
     }

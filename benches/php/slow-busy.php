@@ -1,0 +1,23 @@
+<?php
+// Runs past the slow limit and measures from inside the longest time during which it
+// did not run. `from` and `until` (seconds of its own life) frame the look at its stack.
+
+function spin(int $from, int $until): array
+{
+    $start = hrtime(true);
+    $longest = $turns = 0;
+    $last = $start;
+    while ($last - $start < $until) {
+        $now = hrtime(true);
+        if ($now - $start >= $from && $now - $last > $longest) {
+            $longest = $now - $last;
+        }
+        $last = $now;
+        $turns++;
+    }
+
+    return [$longest, $turns];
+}
+
+[$longest, $turns] = spin((int) (($_GET['from'] ?? 0) * 1e9), (int) (min($_GET['until'] ?? 0, 10) * 1e9));
+echo "longest gap $longest ns\nturns $turns\nend of work\n";

@@ -1,0 +1,3 @@
+<?php
+// The pid tells workers apart.
+echo 'hello from ', getmypid(), "\n";
