@@ -126,7 +126,9 @@ impl Scoreboard {
         self.engines.entry(engine).or_insert_with(|| Arc::new(php));
         while self.engines.len() > MOST_ENGINES {
             let unused = self.engines.iter().find(|(_, php)| Arc::strong_count(php) == 1);
-            let Some(unused) = unused.map(|(id, _)| *id) else { break };
+            let Some(unused) = unused.map(|(id, _)| *id) else {
+                break;
+            };
             self.engines.remove(&unused);
         }
     }

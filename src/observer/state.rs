@@ -63,7 +63,10 @@ impl Observer {
 
     /// Workers that the supervisor may forget, as far as `tell` can be told of now.
     pub(super) fn report_buried(&mut self, mut tell: impl FnMut(&FromObserver) -> bool) {
-        let told = self.buried.iter().take_while(|worker| tell(&FromObserver::Buried { worker: **worker }));
+        let told = self
+            .buried
+            .iter()
+            .take_while(|worker| tell(&FromObserver::Buried { worker: **worker }));
         let told = told.count();
         self.buried.drain(..told);
     }

@@ -58,7 +58,11 @@ impl Departed {
     /// Keeps one; returns the one that had to make room.
     pub(super) fn keep(&mut self, departure: Departure) -> Option<Departure> {
         self.0.insert(departure.view.worker, departure);
-        if self.0.len() > MOST { self.0.pop_first().map(|(_, oldest)| oldest) } else { None }
+        if self.0.len() > MOST {
+            self.0.pop_first().map(|(_, oldest)| oldest)
+        } else {
+            None
+        }
     }
 
     /// An observer has read its slot to the end.

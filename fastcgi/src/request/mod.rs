@@ -194,6 +194,15 @@ impl RequestReader {
         };
     }
 
+    /// Starts a new connection with the memory of the old one, as [`RequestReader::new`] would without.
+    pub fn restart(&mut self) {
+        self.next_request();
+        self.framer = Framer::default();
+        self.record = Record::Between;
+        self.close_after_replies = false;
+        self.failed = None;
+    }
+
     /// No byte of a request has been seen since `new` or `next_request`, and no record is half-read: the
     /// connection could go on in another reader.
     pub fn is_idle(&self) -> bool {

@@ -68,6 +68,28 @@ fn error_of(parts: &[Vec<u8>]) -> ProtocolError {
 }
 
 #[test]
+fn a_restart_forgets_the_connection_before() {
+    let mut reader = RequestReader::new(Limits::default());
+    let mut replies = Vec::new();
+    reader
+        .feed(&[1, 1, 0, 1, 0, 8, 0, 0, 0, 1], &mut replies)
+        .expect("half a record");
+    assert!(!reader.is_idle());
+    reader.restart();
+    assert!(reader.is_idle());
+    reader
+        .feed(b"GET / HTTP/1.1", &mut replies)
+        .expect_err("not FastCGI");
+    reader.restart();
+    let mut input = Vec::new();
+    crate::client::RequestEncoder::begin(&mut input, 7, Role::Responder, true);
+    crate::client::RequestEncoder::params(&mut input, 7, [(&b"A"[..], &b"b"[..])]);
+    let fed = reader.feed(&input, &mut replies).expect("FastCGI");
+    assert_eq!(fed.event, Some(Event::Request));
+    assert_eq!(reader.params().get(b"A"), Some(&b"b"[..]));
+}
+
+#[test]
 fn a_request_with_a_body() {
     let (reader, seen, replies) = run_new(&[
         begin(0x0102, 1, 1),

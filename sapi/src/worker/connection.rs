@@ -13,6 +13,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 /// One read takes a whole request with its parameters and a form.
 const INPUT_BYTES: usize = 64 * 1024;
+/// Memory for parameters that is kept for the next connection.
+const KEPT_BYTES: usize = 64 * 1024;
 /// How long a connection may stay silent before its first byte, as in php-fpm.
 pub(crate) const FIRST_BYTE: Duration = Duration::from_secs(5);
 /// How long a peer may pause within the head of a request.
@@ -66,7 +68,10 @@ impl Connection {
     /// Begins anew with an accepted socket; buffers are kept.
     pub(crate) fn open(&mut self, socket: OwnedFd) {
         self.socket = Some(socket);
-        self.reader = RequestReader::new(Limits::default());
+        if self.reader.capacity_bytes() > KEPT_BYTES {
+            self.reader = RequestReader::new(Limits::default());
+        }
+        self.reader.restart();
         (self.start, self.end, self.body) = (0, 0, 0..0);
     }
 
@@ -259,7 +264,10 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 
 /// Waits a little, or until a signal comes.
 pub(crate) fn pause_after_error() {
-    let pause = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    let pause = Timespec {
+        tv_sec: 0,
+        tv_nsec: 50_000_000,
+    };
     // Interrupted is as good as over.
     let _over = rustix::event::poll(&mut [], Some(&pause));
 }

@@ -93,36 +93,35 @@ impl Recorder {
 
     /// Publishes what begins.
     pub(crate) fn begin(&mut self, scalars: &BeginScalars, params: &Params, script: Option<&[u8]>) {
+        let said = Said::of(params);
         let begin = &mut self.begin;
         begin.begin(scalars);
-        let get = |name: &[u8]| params.get(name).unwrap_or_default();
-        begin.text(Text::Method, get(b"REQUEST_METHOD"));
-        let uri = get(b"REQUEST_URI");
-        let path = if uri.is_empty() { get(b"SCRIPT_NAME") } else { uri };
+        begin.text(Text::Method, said.method);
+        let path = if said.uri.is_empty() {
+            said.script_name
+        } else {
+            said.uri
+        };
         begin.text(Text::Path, path.split(|b| *b == b'?').next().unwrap_or_default());
-        begin.text(Text::Query, get(b"QUERY_STRING"));
+        begin.text(Text::Query, said.query);
         begin.text(Text::Script, script.unwrap_or_default());
-        let https = matches!(get(b"HTTPS"), b"on" | b"1" | b"https");
-        let scheme: &[u8] = match get(b"REQUEST_SCHEME") {
-            b"" if https => b"https",
-            b"" => b"http",
-            scheme => scheme,
+        let scheme: &[u8] = match (said.scheme, said.https) {
+            (b"", b"on" | b"1" | b"https") => b"https",
+            (b"", _) => b"http",
+            (scheme, _) => scheme,
         };
         begin.text(Text::Scheme, scheme);
-        let host = get(b"HTTP_HOST");
-        begin.text(
-            Text::Host,
-            if host.is_empty() {
-                get(b"SERVER_NAME")
-            } else {
-                host
-            },
-        );
-        begin.text(Text::Port, get(b"SERVER_PORT"));
-        begin.text(Text::Client, get(b"REMOTE_ADDR"));
-        begin.text(Text::UserAgent, get(b"HTTP_USER_AGENT"));
-        begin.text(Text::Protocol, get(b"SERVER_PROTOCOL"));
-        begin.text(Text::TraceState, get(b"HTTP_TRACESTATE"));
+        let host = if said.host.is_empty() {
+            said.server_name
+        } else {
+            said.host
+        };
+        begin.text(Text::Host, host);
+        begin.text(Text::Port, said.port);
+        begin.text(Text::Client, said.client);
+        begin.text(Text::UserAgent, said.user_agent);
+        begin.text(Text::Protocol, said.protocol);
+        begin.text(Text::TraceState, said.trace_state);
         self.slot.publish_begin(begin.bytes());
         self.slot.set_stage(Stage::Info);
     }
@@ -181,6 +180,50 @@ impl Recorder {
             // The doorbell never blocks; if it is full it has been rung already.
             let _rung = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
         }
+    }
+}
+
+/// What the web server said, found in one pass over the parameters.
+#[derive(Default)]
+struct Said<'a> {
+    method: &'a [u8],
+    uri: &'a [u8],
+    script_name: &'a [u8],
+    query: &'a [u8],
+    scheme: &'a [u8],
+    https: &'a [u8],
+    host: &'a [u8],
+    server_name: &'a [u8],
+    port: &'a [u8],
+    client: &'a [u8],
+    user_agent: &'a [u8],
+    protocol: &'a [u8],
+    trace_state: &'a [u8],
+}
+
+impl<'a> Said<'a> {
+    fn of(params: &'a Params) -> Said<'a> {
+        let mut said = Said::default();
+        for (name, value) in params.iter() {
+            let place = match name {
+                b"REQUEST_METHOD" => &mut said.method,
+                b"REQUEST_URI" => &mut said.uri,
+                b"SCRIPT_NAME" => &mut said.script_name,
+                b"QUERY_STRING" => &mut said.query,
+                b"REQUEST_SCHEME" => &mut said.scheme,
+                b"HTTPS" => &mut said.https,
+                b"HTTP_HOST" => &mut said.host,
+                b"SERVER_NAME" => &mut said.server_name,
+                b"SERVER_PORT" => &mut said.port,
+                b"REMOTE_ADDR" => &mut said.client,
+                b"HTTP_USER_AGENT" => &mut said.user_agent,
+                b"SERVER_PROTOCOL" => &mut said.protocol,
+                b"HTTP_TRACESTATE" => &mut said.trace_state,
+                _ => continue,
+            };
+            *place = value;
+        }
+        said
     }
 }
 

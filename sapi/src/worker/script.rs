@@ -35,6 +35,9 @@ pub(crate) struct Script {
 /// Works out the script and repairs the parameters. Every one that is replaced keeps
 /// its former value in `ORIG_<NAME>`.
 pub(crate) fn resolve(params: &mut Params, settings: &PathSettings, files: &impl Files) -> Script {
+    if let Some(script) = plain(params, settings, files) {
+        return script;
+    }
     let mut cgi = Cgi::read(params, settings);
     let Some(target) = cgi
         .script_filename
@@ -60,6 +63,23 @@ pub(crate) fn resolve(params: &mut Params, settings: &PathSettings, files: &impl
         script.path = None;
     }
     script
+}
+
+/// The usual case, in which nothing is to be repaired: SCRIPT_FILENAME is the script.
+fn plain(params: &Params, settings: &PathSettings, files: &impl Files) -> Option<Script> {
+    let path = params.get(b"SCRIPT_FILENAME")?;
+    let unusual = !settings.fix_pathinfo
+        || !path.starts_with(b"/")
+        || path.ends_with(b"/")
+        || params.get(b"REDIRECT_URL").is_some()
+        || params
+            .get(b"SERVER_SOFTWARE")
+            .is_some_and(|s| s.starts_with(b"Microsoft-IIS"))
+        || has_parent_component(path);
+    (!unusual && files.exists(path)).then(|| Script {
+        path: Some(path.to_vec()),
+        request_uri: params.get(b"SCRIPT_NAME").map(<[u8]>::to_vec),
+    })
 }
 
 /// Whether `security.limit_extensions` lets the script be run. Each entry is a plain

@@ -25,7 +25,11 @@ pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd) {
         doc_root,
     };
     let mut served = 0;
-    let most = if pool.max_requests == 0 { u64::MAX } else { pool.max_requests };
+    let most = if pool.max_requests == 0 {
+        u64::MAX
+    } else {
+        pool.max_requests
+    };
     while !signals::quitting() && served < most {
         exchange::with(|x| x.recorder.set_stage(Stage::Accepting));
         let socket = match connection::accept(listener.as_fd()) {
