@@ -238,6 +238,15 @@ pub struct CursorTable {
     entries: usize,
 }
 
+/// Spans on their way in one observer: what its successor reports as lost if it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InFlight {
+    /// Spans made of records that have been read.
+    pub taken: u64,
+    /// Of these, spans that were delivered, or are counted as lost already.
+    pub settled: u64,
+}
+
 impl CursorTable {
     /// Maps a table of `entries` cursors, [`CursorTable::bytes`] long.
     pub fn map(fd: impl AsFd, entries: usize) -> Result<CursorTable, MapError> {
@@ -247,9 +256,27 @@ impl CursorTable {
         })
     }
 
-    /// Length of a table's memory file.
+    /// Length of a table's memory file: the entries, and one more for [`InFlight`].
     pub fn bytes(entries: usize) -> usize {
-        (entries * 16).next_multiple_of(4096)
+        ((entries + 1) * 16).next_multiple_of(4096)
+    }
+
+    /// What an observer said last of its spans on their way.
+    pub fn in_flight(&self) -> InFlight {
+        let [taken, settled] = [0, 1].map(|n| {
+            let word = self.words.get(self.entries * 2 + n);
+            word.map_or(0, |w| w.load(Ordering::Relaxed))
+        });
+        InFlight { taken, settled }
+    }
+
+    /// Says how many spans are on their way.
+    pub fn store_in_flight(&self, in_flight: InFlight) {
+        for (n, value) in [in_flight.taken, in_flight.settled].into_iter().enumerate() {
+            if let Some(word) = self.words.get(self.entries * 2 + n) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
     }
 
     /// The cursor of that entry; the start for one that does not exist.
@@ -426,6 +453,9 @@ mod tests {
                 sequence: 6
             }
         );
+        let in_flight = InFlight { taken: 9, settled: 4 };
+        table.store_in_flight(in_flight);
+        assert_eq!(CursorTable::map(&file, 3).expect("maps").in_flight(), in_flight);
         table.store(
             3,
             Cursor {

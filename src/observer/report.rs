@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use glasspool_abi::control::{Ended, ObserverStart};
 use glasspool_abi::record::{Begin, End};
+use glasspool_abi::slot::InFlight;
 use glasspool_otel::export::{Pipeline, PipelineError, Terminal};
 use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 use glasspool_otel::queue::Priority;
@@ -140,6 +141,18 @@ impl Report {
                 .event
                 .to_log_record(&seen.begin, facts, &self.options.conventions);
             self.pipeline.push_log(record);
+        }
+    }
+
+    /// How many spans are on their way.
+    pub(super) fn in_flight(&self) -> InFlight {
+        if !self.pipeline.takes_spans() {
+            return InFlight::default();
+        }
+        let delivery = self.pipeline.counters().spans;
+        InFlight {
+            taken: self.counters.spans,
+            settled: delivery.exported + delivery.lost(),
         }
     }
 

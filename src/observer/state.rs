@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use glasspool_abi::WorkerId;
 use glasspool_abi::control::{Ended, FromObserver, ObserverStart, PoolView, ToObserver, WorkerView};
-use glasspool_abi::slot::CursorTable;
+use glasspool_abi::slot::{CursorTable, InFlight};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -50,6 +50,13 @@ impl Observer {
         terminal: OpenTerminal,
         log: ErrorLog,
     ) -> Observer {
+        let before = cursors.in_flight();
+        let unsettled = before.taken.saturating_sub(before.settled);
+        if unsettled > 0 {
+            log.warning(format_args!(
+                "the observer before this one ended with spans on their way; lost: {unsettled} spans not delivered"
+            ));
+        }
         Observer {
             board: Scoreboard::new(cursors),
             report: Report::new(start, terminal, &log),
@@ -169,6 +176,7 @@ impl Observer {
                 say_lost(log, &pool.rules.pool, lost);
             }
         }
+        board.cursors.store_in_flight(report.in_flight());
         tick
     }
 
@@ -290,6 +298,7 @@ impl Observer {
                 say_lost(&self.log, &pool.rules.pool, lost);
             }
         }
+        self.board.cursors.store_in_flight(InFlight::default());
         let (pipeline, counters) = self.report.into_parts();
         let delivery = pipeline
             .shutdown(deadline.saturating_duration_since(Instant::now()))
