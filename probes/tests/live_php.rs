@@ -11,7 +11,7 @@
 #[path = "live_php/target.rs"]
 mod target;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glasspool_probes::php::check::{Checked, read_checked};
 use glasspool_probes::process::{RunState, syscall_name};
@@ -278,13 +278,16 @@ fn judge(stack: &Stack) -> Result<(), String> {
 }
 
 #[test]
-fn of_20_000_checked_reads_of_the_worst_script_none_is_wrong() {
+fn no_checked_read_of_the_worst_script_is_wrong() {
     let Some(php) = Php::start(&script("main.php", &two_chains())) else {
         return;
     };
     let mem = MemFd::new(&php.mem);
     let (mut judged, mut gave_up, mut tries, mut deepest, mut torn) = (0_u32, 0_u32, 0_u64, 0, 0_u32);
-    while judged < 20_000 {
+    // How often the script stands still for long enough depends on how busy the machine
+    // is, so the number of stacks that can be judged differs; that none is wrong does not.
+    let end = Instant::now() + Duration::from_secs(20);
+    while judged < 20_000 && Instant::now() < end {
         match read_checked(&mem, &php.build, 64, 100).unwrap() {
             Checked::Stack(stack) => {
                 judge(&stack).unwrap();
@@ -296,8 +299,8 @@ fn of_20_000_checked_reads_of_the_worst_script_none_is_wrong() {
             }
             Checked::GaveUp { .. } => gave_up += 1,
         }
-        assert!(gave_up < 100_000, "{judged} judged only");
     }
+    assert!(judged >= 500, "{judged} judged, {gave_up} given up");
     // The check is put to the test only if the target does move under the reader.
     let mut unchecked = 0_u32;
     while unchecked < 2_000 || (torn == 0 && unchecked < 1_000_000) {
