@@ -108,7 +108,12 @@ mod tests {
     fn root_becomes_somebody_who_may_only_trace() {
         const CHILD: &str = "GLASSPOOL_TEST_GIVE_UP";
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: needs root");
+            // `make test` counts the lines of this file as skipped.
+            if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
+                let file = std::fs::OpenOptions::new().append(true).create(true).open(file);
+                let line = b"giving up privileges: needs root\n";
+                std::io::Write::write_all(&mut file.unwrap(), line).unwrap();
+            }
             return;
         }
         if std::env::var_os(CHILD).is_none() {

@@ -54,8 +54,12 @@ pub(crate) fn test() -> Result<bool> {
     build(false)?;
     let mut tally = Tally::default();
     let mut all_ran = true;
+    // A test that cannot run here says why in this file.
+    let skips = std::path::absolute("target/skipped-tests")?;
+    std::fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
     for package in PACKAGES {
         let mut child = cargo(&["test", "--package", package, "--no-fail-fast"])
+            .env("GLASSPOOL_SKIPS", &skips)
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start cargo test")?;
@@ -66,6 +70,10 @@ pub(crate) fn test() -> Result<bool> {
             tally.count(&line);
         }
         all_ran &= child.wait()?.success();
+    }
+    for why in std::fs::read_to_string(&skips)?.lines() {
+        writeln!(std::io::stdout(), "skipped: {why}")?;
+        tally.skipped += 1;
     }
     let Tally {
         passed,

@@ -84,11 +84,10 @@ fn spawn(mut command: Command, package: &str) -> Option<Php> {
     match command.stdout(Stdio::null()).spawn() {
         Ok(child) => Some(Php(child)),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!(
-                "skipped: {:?} is missing (Debian package {package})",
+            panic!(
+                "{:?} is missing: run `make deps` (Debian package {package})",
                 command.get_program()
-            );
-            None
+            )
         }
         Err(error) => panic!("cannot start {:?}: {error}", command.get_program()),
     }
