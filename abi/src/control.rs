@@ -85,7 +85,7 @@ pub struct PoolSpec {
     pub limit_extensions: Vec<String>,
     /// How requests without a deciding caller are sampled.
     pub sampler: Sampler,
-    /// Whether requests are traced at all.
+    /// Whether spans are made: only then PHP is told that our span is its parent.
     pub tracing: bool,
 }
 

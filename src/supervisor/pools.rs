@@ -48,7 +48,7 @@ impl LivePool {
         id: PoolId,
         pool: &Pool,
         allow_root: bool,
-        sampler: Sampler,
+        sampler: Option<Sampler>,
         log: &ErrorLog,
     ) -> Result<LivePool, StartError> {
         let who = identity::of_pool(pool, allow_root)?;
@@ -85,7 +85,7 @@ impl LivePool {
     }
 }
 
-fn spec(id: PoolId, pool: &Pool, who: Become, sampler: Sampler) -> PoolSpec {
+fn spec(id: PoolId, pool: &Pool, who: Become, sampler: Option<Sampler>) -> PoolSpec {
     let path = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
     let is_root = nix::unistd::geteuid().is_root();
     let mut env = pool.env.clone();
@@ -107,8 +107,8 @@ fn spec(id: PoolId, pool: &Pool, who: Become, sampler: Sampler) -> PoolSpec {
         php_values: php_values.collect(),
         max_requests: pool.max_requests.map_or(0, |most| most.get()),
         limit_extensions: LIMIT_EXTENSIONS.map(str::to_owned).to_vec(),
-        sampler,
-        tracing: true,
+        sampler: sampler.unwrap_or_default(),
+        tracing: sampler.is_some(),
     }
 }
 
@@ -128,12 +128,13 @@ mod tests {
             ("HOME".into(), "/var/www".into()),
         ];
         let who = Become { identity: None, env };
-        let spec = spec(PoolId(3), &pool, who, Sampler::default());
+        let spec = spec(PoolId(3), &pool, who, None);
         let expected: Vec<(String, String)> = [("HOME", "/mine"), ("A", "b"), ("USER", "www-data")]
             .map(|(n, v)| (n.into(), v.into()))
             .into();
         assert_eq!(spec.env, expected);
         assert_eq!(spec.limit_extensions, [".php", ".phar"]);
         assert_eq!((spec.pool, spec.max_requests), (PoolId(3), 0));
+        assert!(!spec.tracing);
     }
 }

@@ -103,6 +103,10 @@ impl Supervisor {
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut quit = listen(SignalKind::quit())?;
         let mut child = listen(SignalKind::child())?;
+        // By default these would end the program, and scripts made for php-fpm send them.
+        let mut reopen = listen(SignalKind::user_defined1())?;
+        let mut reload = listen(SignalKind::user_defined2())?;
+        let mut hang_up = listen(SignalKind::hangup())?;
         loop {
             let now = Instant::now();
             self.do_what_is_due(now);
@@ -119,12 +123,15 @@ impl Supervisor {
                 Some(()) = interrupt.recv() => self.asked_to_terminate("SIGINT"),
                 Some(()) = quit.recv() => self.asked_to_finish(),
                 Some(()) = child.recv() => self.sweep = true,
+                Some(()) = reopen.recv() => self.cannot("SIGUSR1", "reopening logs"),
+                Some(()) = reload.recv() => self.cannot("SIGUSR2", "reloading"),
+                Some(()) = hang_up.recv() => self.cannot("SIGHUP", "reloading"),
                 Some(event) = inbox.recv() => self.on(event),
                 () = sleep_until(due) => {}
             }
         }
         // Signals that come now would find nothing to do.
-        drop::<[SignalStream; 4]>([terminate, interrupt, quit, child]);
+        drop::<[SignalStream; 7]>([terminate, interrupt, quit, child, reopen, reload, hang_up]);
         self.log.notice("exiting, bye-bye!");
         if let Some(file) = self.pid_file.take() {
             file.remove(&self.log);
@@ -267,6 +274,13 @@ impl Supervisor {
             }
             Action::Leave => self.leaving = true,
         }
+    }
+
+    /// A signal that php-fpm acts on and we do not yet: said, and nothing changed.
+    fn cannot(&self, signal: &str, what: &str) {
+        self.log.warning(format_args!(
+            "received {signal}: {what} is not supported yet; everything goes on as it was (restart to apply changes)"
+        ));
     }
 
     fn asked_to_terminate(&mut self, name: &str) {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use glasspool_abi::trace::Sampler;
-use glasspool_otel::options::{FileDefaults, Options};
+use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::{self, Exporter, Overlay, Protocol};
@@ -88,16 +88,17 @@ pub(super) fn from_overlay(overlay: &Overlay) -> Variables {
         .collect()
 }
 
-/// How workers sample: the environment before the file. Also returns what is wrong with
-/// the variables.
-pub(super) fn sampler(env: &Variables, file: &Variables) -> (Sampler, Vec<String>) {
+/// How workers sample, the environment before the file; `None` when no spans are made.
+/// Also returns what is wrong with the variables.
+pub(super) fn sampler(env: &Variables, file: &Variables) -> (Option<Sampler>, Vec<String>) {
     let all: HashMap<String, String> = file.iter().chain(env).cloned().collect();
     let (options, warnings) = Options::from_env(&all, FileDefaults::default());
     let warnings = warnings
         .into_iter()
         .filter(|warning| warning.variable.starts_with("OTEL_TRACES_SAMPLER"));
+    let makes_spans = options.traces.exporter != ExporterKind::None;
     (
-        options.sampler,
+        makes_spans.then_some(options.sampler),
         warnings.map(|warning| warning.to_string()).collect(),
     )
 }
@@ -132,19 +133,21 @@ mod tests {
         assert_eq!(file[0].1, "authorization=Bearer%20a%2Cb%3Dc");
         assert_eq!(
             sampler(&vec![], &file).0,
-            Sampler {
+            Some(Sampler {
                 parent_based: true,
                 ratio: 0.25
-            }
+            })
         );
         let env = vec![("OTEL_TRACES_SAMPLER".to_owned(), "always_off".to_owned())];
         assert_eq!(
             sampler(&env, &file).0,
-            Sampler {
+            Some(Sampler {
                 parent_based: false,
                 ratio: 0.0
-            }
+            })
         );
+        let env = vec![("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned())];
+        assert_eq!(sampler(&env, &file).0, None);
         let env = vec![("OTEL_TRACES_SAMPLER".to_owned(), "sometimes".to_owned())];
         assert_eq!(sampler(&env, &vec![]).1.len(), 1);
     }

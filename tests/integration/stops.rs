@@ -51,6 +51,22 @@ fn sigquit_lets_workers_end_by_themselves() {
 }
 
 #[test]
+fn signals_of_php_fpm_that_are_not_supported_yet_end_nothing() {
+    let mut supervised = start(1, &[]);
+    supervised.wait_for_all(&["speaks", "ready to handle connections"]);
+    for (signal, name) in [
+        (Signal::USR1, "received SIGUSR1"),
+        (Signal::USR2, "received SIGUSR2"),
+        (Signal::HUP, "received SIGHUP"),
+    ] {
+        supervised.signal(signal);
+        supervised.wait_for(name);
+    }
+    supervised.signal(Signal::QUIT);
+    assert_eq!(supervised.wait_for_end().code(), Some(0));
+}
+
+#[test]
 fn workers_that_ignore_sigterm_are_killed_after_a_second() {
     let mut supervised = start(1, &[("FAKE_WORKER", "stubborn")]);
     supervised.wait_for_all(&["speaks", "ready to handle connections"]);

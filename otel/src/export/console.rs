@@ -83,6 +83,12 @@ pub fn render_span(span: &SpanData, colours: bool) -> String {
         escape(&target),
         millis(took)
     );
+    if let Some(seconds) = attributes.number(name::PHP_POST_RESPONSE_DURATION) {
+        append(
+            &mut line,
+            format_args!(" + {:.1} ms after the response", seconds * 1e3),
+        );
+    }
     if let (Some(user), Some(system)) = (
         attributes.number(name::PHP_CPU_USER_TIME),
         attributes.number(name::PHP_CPU_SYSTEM_TIME),
@@ -115,8 +121,10 @@ pub fn render_span(span: &SpanData, colours: bool) -> String {
             format_args!("    {}\n", paint.red(&escape(description))),
         );
     }
+    let mut before = None;
     for event in span.events.iter() {
-        line += &render_event(event, &paint);
+        line += &render_event(event, before, &paint);
+        before = Some(event);
     }
     line
 }
@@ -151,8 +159,13 @@ fn is_slow(event: &Event) -> bool {
     event.name == name::EVENT_SLOW
 }
 
-fn render_event(event: &Event, paint: &Paint) -> String {
+/// A sample whose stack is that of the one `before` it does not repeat it.
+fn render_event(event: &Event, before: Option<&Event>, paint: &Paint) -> String {
     let attributes = Attributes(&event.attributes);
+    let stack_before = before
+        .filter(|before| is_slow(before))
+        .and_then(|before| Attributes(&before.attributes).text(name::CODE_STACKTRACE));
+    let same = stack_before.is_some() && stack_before == attributes.text(name::CODE_STACKTRACE);
     let place = match (
         attributes.text(name::CODE_FILE_PATH),
         attributes.text(name::CODE_LINE_NUMBER),
@@ -174,9 +187,12 @@ fn render_event(event: &Event, paint: &Paint) -> String {
         if let Some(wait) = attributes.text(name::PHP_WAIT) {
             append(&mut head, format_args!(", waiting: {wait}"));
         }
+        if same {
+            head.push_str(", the same stack");
+        }
         (
             paint.yellow(&escape(&head)),
-            attributes.text(name::CODE_STACKTRACE),
+            attributes.text(name::CODE_STACKTRACE).filter(|_| !same),
         )
     } else {
         let mut head = event.name.clone().into_owned();
@@ -364,6 +380,39 @@ mod tests {
              #0 sleep()\n        #1 /srv/a.php(3): wait()\n        #2 {main}\n    \
              exception PDOException: Uncaught PDOException: gone at /srv/db.php:7\n        \
              #0 {main}\n"
+        );
+    }
+
+    #[test]
+    fn a_sample_that_shows_nothing_new_does_not_repeat_its_stack() {
+        let later = crate::slow::SlowEvent {
+            elapsed: Duration::from_secs(3),
+            ..slow()
+        };
+        let moved = crate::slow::SlowEvent {
+            stacktrace: "#0 {main}".into(),
+            ..slow()
+        };
+        let end = End {
+            end_mono_ns: end().responded_mono_ns + 500_000_000,
+            flags: glasspool_abi::record::FINISHED_EARLY,
+            ..end()
+        };
+        let text = render_span(
+            &server_span(&end, &facts(), &[slow(), later, moved], &conventions()),
+            false,
+        );
+        assert_eq!(text.matches("#0 sleep()").count(), 1, "{text}");
+        assert_eq!(
+            text.matches("slow after 3.00 s in sleep (/srv/a.php:3), waiting: sleep 1.4 s, the same stack\n")
+                .count(),
+            1,
+            "{text}"
+        );
+        assert!(text.ends_with("        #0 {main}\n"), "{text}");
+        assert!(
+            text.contains(" 312.4 ms + 500.0 ms after the response "),
+            "{text}"
         );
     }
 

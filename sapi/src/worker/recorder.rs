@@ -54,8 +54,10 @@ impl Recorder {
 
     /// Draws ids, decides on sampling and has PHP see our span as its parent: the
     /// parameters HTTP_TRACEPARENT and HTTP_TRACESTATE are rewritten. An invalid
-    /// traceparent counts as none, and its tracestate goes with it.
-    pub(crate) fn trace(&mut self, params: &mut Params, sampler: &Sampler) -> BeginScalars {
+    /// traceparent counts as none, and its tracestate goes with it. When no spans are
+    /// made (`tracing` is false) the parameters stay: our span would be a parent that
+    /// nobody ever sees.
+    pub(crate) fn trace(&mut self, params: &mut Params, sampler: &Sampler, tracing: bool) -> BeginScalars {
         let parent = params.get(b"HTTP_TRACEPARENT").and_then(TraceParent::parse);
         let (trace_id, random) = match &parent {
             Some(parent) => (parent.trace_id, parent.flags & FLAG_RANDOM != 0),
@@ -66,18 +68,20 @@ impl Recorder {
         let flags = if sampled { FLAG_SAMPLED } else { 0 } | if random { FLAG_RANDOM } else { 0 };
         let state_is_valid =
             parent.is_some() && params.get(b"HTTP_TRACESTATE").is_some_and(tracestate_is_valid);
-        if !state_is_valid {
+        if tracing && !state_is_valid {
             params.remove(b"HTTP_TRACESTATE");
         }
-        params.set(
-            b"HTTP_TRACEPARENT",
-            &TraceParent {
-                trace_id,
-                span_id,
-                flags,
-            }
-            .to_header(),
-        );
+        if tracing {
+            params.set(
+                b"HTTP_TRACEPARENT",
+                &TraceParent {
+                    trace_id,
+                    span_id,
+                    flags,
+                }
+                .to_header(),
+            );
+        }
         self.number += 1;
         BeginScalars {
             number: self.number,
@@ -331,7 +335,7 @@ mod tests {
             b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         );
         params.push(b"HTTP_TRACESTATE", b"a=b");
-        let scalars = recorder().trace(&mut params, &Sampler::default());
+        let scalars = recorder().trace(&mut params, &Sampler::default(), true);
         assert_eq!(scalars.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(
             scalars.parent.map(|p| p.to_string()).as_deref(),
@@ -350,7 +354,7 @@ mod tests {
             b"00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         );
         params.push(b"HTTP_TRACESTATE", b"a=b");
-        let scalars = recorder().trace(&mut params, &Sampler::default());
+        let scalars = recorder().trace(&mut params, &Sampler::default(), true);
         assert_eq!(scalars.parent, None);
         assert_eq!(params.get(b"HTTP_TRACESTATE"), None);
         let seen = TraceParent::parse(params.get(b"HTTP_TRACEPARENT").expect("set")).expect("valid");

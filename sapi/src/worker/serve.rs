@@ -153,7 +153,7 @@ fn prepare(x: &mut Exchange, pool: &PoolSpec, settings: &PathSettings, last: boo
     let role = x.connection.reader.role();
     let params = x.connection.reader.params_mut();
     params.set(b"FCGI_ROLE", role.name().as_bytes());
-    let scalars = x.recorder.trace(params, &pool.sampler);
+    let scalars = x.recorder.trace(params, &pool.sampler, pool.tracing);
     let Script { path, request_uri } = script::resolve(params, settings, &RealFiles);
     let content_length = params
         .get(b"CONTENT_LENGTH")

@@ -82,6 +82,20 @@ fn php_sees_our_span_as_parent() {
 }
 
 #[test]
+fn without_tracing_the_callers_context_passes_through() {
+    let mut engine = Engine::start(glasspool_abi::control::PoolSpec {
+        tracing: false,
+        ..pool()
+    });
+    let _worker = engine.spawn();
+    let script = engine.script("t.php", "<?php echo $_SERVER['HTTP_TRACEPARENT'] ?? '-';");
+    assert_eq!(engine.get(&script).body(), "-");
+    let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let request = with(params(&script), "HTTP_TRACEPARENT", given);
+    assert_eq!(engine.request(&request, b"").body(), given);
+}
+
+#[test]
 fn bailouts_leave_the_worker_healthy() {
     let mut engine = Engine::start(pool());
     let mut worker = engine.spawn();
