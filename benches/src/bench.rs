@@ -199,7 +199,15 @@ impl<'a> Bench<'a> {
         let program = self.setup.tools.nginx.as_deref().unwrap_or(Path::new("nginx"));
         let [stock, candidate] = &self.servers;
         let addresses = [stock.address(), candidate.address()];
-        let mut nginx = Nginx::start(program, dir, self.root(), addresses, self.case.way.keeps(), stop)?;
+        let mut nginx = Nginx::start(
+            program,
+            dir,
+            self.root(),
+            addresses,
+            self.case.way.keeps(),
+            self.case.tracing == Tracing::All,
+            stop,
+        )?;
         let (path, text) = self.case.page.path_and_text();
         for side in Side::BOTH {
             let before = nginx.requests_when_idle(stop)?;

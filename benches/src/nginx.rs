@@ -1,9 +1,10 @@
 //! nginx in front of both servers, with a port for each.
 //!
 //! One nginx with one process serves both sides, so that its own state (page cache, warm code) is the
-//! same for both. Its `stub_status` counts requests exactly, also those that `wrk` had under way when its
-//! time was over; `fastcgi_ignore_client_abort` lets the servers finish those, so that requests, CPU time
-//! and spans can be set against each other.
+//! same for both. Its settings are nginx's defaults, but for what a case is about. Its `stub_status` counts
+//! requests exactly, also those that `wrk` had under way when its time was over. Where every request is
+//! exported, `fastcgi_ignore_client_abort` lets the servers finish those too, so that requests and spans can
+//! be set against each other; elsewhere a handful of some ten thousand is cut off, as it is by default.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -58,11 +59,19 @@ impl Nginx {
         root: &Path,
         servers: [&Address; 2],
         keep: bool,
+        finish_all: bool,
         stop: &Stop,
     ) -> Result<Self, BenchError> {
         let [stock, candidate, status] = [free_port()?, free_port()?, free_port()?];
         let conf = dir.join("nginx.conf");
-        let text = configuration(dir, root, [stock, candidate], servers, keep, status);
+        let text = configuration(
+            dir,
+            root,
+            [stock, candidate],
+            servers,
+            Kind { keep, finish_all },
+            status,
+        );
         fs::write(&conf, text).map_err(BenchError::file("write", &conf))?;
         let mut command = Command::new(nginx);
         // Before the configuration is read, nginx writes to a compiled-in log; `-e` names ours instead.
@@ -162,12 +171,21 @@ impl Nginx {
     }
 }
 
+/// How connections are used.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Connections to the servers are kept.
+    keep: bool,
+    /// Requests whose client is gone are finished.
+    finish_all: bool,
+}
+
 fn configuration(
     dir: &Path,
     root: &Path,
     ports: [SocketAddrV4; 2],
     servers: [&Address; 2],
-    keep: bool,
+    kind: Kind,
     status: SocketAddrV4,
 ) -> String {
     let dir = dir.display();
@@ -176,6 +194,8 @@ fn configuration(
     } else {
         ""
     };
+    let Kind { keep, finish_all } = kind;
+    let finish_all = if finish_all { "on" } else { "off" };
     let kept = if keep { "keepalive 32;" } else { "" };
     let keep_conn = if keep { "on" } else { "off" };
     let mut text = format!(
@@ -215,10 +235,9 @@ http {{
       fastcgi_pass {name};
       fastcgi_index index.php;
       fastcgi_keep_conn {keep_conn};
-      fastcgi_ignore_client_abort on;
+      fastcgi_ignore_client_abort {finish_all};
       fastcgi_next_upstream off;
       fastcgi_buffers 32 16k;
-      fastcgi_buffer_size 32k;
 {}    }}
   }}
 ",
