@@ -19,7 +19,7 @@ test: deps ## every test, with real PHP, nginx and an OTLP receiver
 	@$(XTASK) test
 
 bench: build ## stock php-fpm and Glasspool side by side; ratios and a verdict
-	cargo run --release --quiet --package glasspool-benches -- run
+	cargo run --release --quiet --package glasspool-benches -- $(BENCH)
 
 conformance: build ## responses compared with stock php-fpm, byte by byte
 	@$(XTASK) conformance
