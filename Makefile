@@ -18,7 +18,7 @@ demo: build ## serve examples/demo with tracing to the terminal
 test: deps ## every test, with real PHP, nginx and an OTLP receiver
 	@$(XTASK) test
 
-bench: build ## stock php-fpm and Glasspool side by side; ratios and a verdict
+bench: build ## stock php-fpm and Glasspool side by side; ratios and a verdict (BENCH='--only cpu')
 	cargo run --release --quiet --package glasspool-benches -- $(BENCH)
 
 conformance: build ## responses compared with stock php-fpm, byte by byte
