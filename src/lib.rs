@@ -6,4 +6,5 @@ pub mod config;
 pub mod front;
 pub mod logs;
 pub mod observer;
+mod readiness;
 pub mod supervisor;

@@ -42,7 +42,7 @@ pub const SLOT_HEAD_BYTES: usize = RING * 8;
 pub const RING_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=512 * 1024;
 
 /// Length of a slot's ring for a pool of that many workers, in bytes: together they
-/// buffer about 4 MiB, which at 60,000 requests/s is some 200 ms of one pool.
+/// buffer up to 4 MiB. One worker at 60,000 requests/s of 300 bytes fills 512 KiB in 29 ms.
 pub fn ring_bytes(workers: u32) -> usize {
     let share = (4 << 20) / usize::try_from(workers.max(1)).unwrap_or(usize::MAX);
     share.clamp(*RING_BYTES.start(), *RING_BYTES.end()) & !4095

@@ -16,7 +16,6 @@ mod diagnostics;
 mod drain;
 mod privileges;
 mod protocol;
-mod readiness;
 mod report;
 mod run;
 mod sampler;

@@ -9,9 +9,10 @@ use std::os::fd::OwnedFd;
 use glasspool_abi::control::{
     Channel, ChannelError, FromObserver, ObserverStart, PoolView, ToObserver, WorkerView,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::readiness;
+use crate::readiness;
 
 /// A message with its descriptors in their places.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub(super) struct Inbox(AsyncFd<Channel>);
 impl Inbox {
     pub(super) fn new(channel: Channel) -> std::io::Result<Inbox> {
         channel.set_nonblocking()?;
-        Ok(Inbox(readiness::readable(channel)?))
+        Ok(Inbox(readiness::ready(channel, Interest::READABLE)?))
     }
 
     /// The next message. Nothing is lost if the future is dropped.

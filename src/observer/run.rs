@@ -8,6 +8,7 @@ use glasspool_abi::control::{Channel, FromObserver};
 use glasspool_abi::slot::CursorTable;
 use glasspool_otel::export::Terminal;
 use rustix::io::ReadWriteFlags;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -15,8 +16,9 @@ use tokio::time::{Instant, sleep_until};
 use super::protocol::{Inbox, Input, ProtocolError, Start};
 use super::sampler::{Answer, Sampler};
 use super::state::{Observer, Tick};
-use super::{monotonic_ns, privileges, readiness};
+use super::{monotonic_ns, privileges};
 use crate::logs::ErrorLog;
+use crate::readiness;
 
 /// Time for the last export when the supervisor is gone.
 const ORPHAN_TIME: Duration = Duration::from_secs(2);
@@ -187,7 +189,7 @@ struct Doorbell(AsyncFd<OwnedFd>);
 
 impl Doorbell {
     fn new(fd: OwnedFd) -> std::io::Result<Doorbell> {
-        Ok(Doorbell(readiness::readable(fd)?))
+        Ok(Doorbell(readiness::ready(fd, Interest::READABLE)?))
     }
 
     /// Returns when it has been rung, and resets it.

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use glasspool_abi::control::{Channel, ChannelError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::readiness;
+use crate::readiness;
 
 /// What comes from the other side.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl<Out: Serialize + Send + Sync + 'static> Link<Out> {
         Event: Send + 'static,
     {
         channel.set_nonblocking()?;
-        let socket = readiness::of_channel(channel)?;
+        let socket = readiness::ready(channel, Interest::READABLE | Interest::WRITABLE)?;
         let (sender, orders) = mpsc::channel(queue);
         tokio::spawn(converse(socket, orders, events, event));
         Ok(Link(sender))

@@ -25,7 +25,6 @@ mod phase;
 mod pid_file;
 mod pools;
 mod process;
-mod readiness;
 mod run;
 mod set_up;
 mod telemetry;

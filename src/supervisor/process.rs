@@ -13,8 +13,9 @@ use std::sync::Arc;
 use glasspool_abi::Pid;
 use glasspool_abi::control::Ended;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use tokio::io::Interest;
 
-use super::readiness;
+use crate::readiness;
 
 /// A child that has not been reaped yet, so its pid is still its own.
 #[derive(Debug, Clone)]
@@ -52,7 +53,7 @@ impl Child {
 
     /// Waits until it has ended, and reaps it.
     pub(super) async fn ended(self) -> io::Result<Ended> {
-        let pidfd = readiness::of_pidfd(self.pidfd)?;
+        let pidfd = readiness::ready(self.pidfd, Interest::READABLE)?;
         loop {
             // A pidfd is readable once its process is a zombie (pidfd_open(2)).
             let mut guard = pidfd.readable().await?;
