@@ -4,7 +4,7 @@ PHP_CONFIG ?= php-config8.2
 export PHP_CONFIG
 XTASK = cargo run --quiet --package xtask --
 
-.PHONY: deps build demo test bench conformance apps fuzz fmt lint install
+.PHONY: deps build demo test bench conformance soak service apps fuzz fmt lint install
 
 deps: ## install what is missing from Debian's packages, and say what was done
 	@sh xtask/deps.sh
@@ -21,8 +21,14 @@ test: deps ## every test, with real PHP, nginx and an OTLP receiver
 bench: build ## stock php-fpm and Glasspool side by side; ratios and a verdict (BENCH='--only cpu')
 	cargo run --release --quiet --package glasspool-benches -- $(BENCH)
 
-conformance: build ## responses compared with stock php-fpm, byte by byte
-	@$(XTASK) conformance
+conformance: deps ## responses compared with stock php-fpm, byte by byte, and php-src's own FPM tests, twice (CONFORMANCE='--filter status-*')
+	@$(XTASK) conformance $(CONFORMANCE)
+
+soak: build ## 1,000 reloads during 100,000 requests, and reloads with broken files (SOAK='--reloads 50')
+	@$(XTASK) soak $(SOAK)
+
+service: build ## start, reload, stop and status by a service manager, with Debian's own php-fpm.conf
+	@$(XTASK) service
 
 apps: build ## WordPress and MediaWiki behind nginx: make apps APPS=DIR
 	@$(XTASK) apps --apps $(APPS)
@@ -36,5 +42,5 @@ fmt: ## format all code
 lint: deps ## formatting, clippy with warnings denied, and the tidy rules
 	@$(XTASK) lint
 
-install: build ## PREFIX (default /usr/local), DESTDIR
+install: build ## PREFIX (default /usr/local), DESTDIR; PHP_FPM_LINK=1 for a php-fpm beside it
 	@$(XTASK) install

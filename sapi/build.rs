@@ -33,7 +33,17 @@ fn main() {
     for flag in ask("--includes").split_whitespace() {
         build.flag(flag);
     }
-    for file in ["layout", "start", "sapi", "functions", "request", "fork"] {
+    for file in [
+        "layout",
+        "start",
+        "sapi",
+        "functions",
+        "about",
+        "pages",
+        "request",
+        "settings",
+        "fork",
+    ] {
         build.file(format!("shim/{file}.c"));
     }
     build

@@ -5,8 +5,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use glasspool::cli::{self, Arguments};
+use glasspool::cli;
 
 /// The observer makes and drops some sixty small strings for each span; this allocator
 /// does that in two thirds of the time of libc's.
@@ -14,8 +13,8 @@ use glasspool::cli::{self, Arguments};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let call = match cli::understand(std::env::args_os().collect()) {
+        Ok(call) => call,
         Err(refused) => {
             // Help and version are no mistakes. Where standard output is gone, so is the reader.
             refused.print().unwrap_or_default();
@@ -27,7 +26,7 @@ fn main() -> ExitCode {
         }
     };
     let say = |text: &str| writeln!(std::io::stdout(), "{text}").unwrap_or_default();
-    match cli::run(arguments, say) {
+    match cli::run(call, say) {
         Ok(code) => code,
         Err(failure) => {
             failure.log.fatal(format_args!("{:#}", failure.error));

@@ -32,9 +32,19 @@ pub const MAX_FDS: usize = 4;
 pub enum ToEngine {
     /// The first message: start PHP.
     Start(EngineStart),
+    /// After `Ready`: print this to the descriptor's file, then exit 0 without ever
+    /// forking. Descriptor: where to.
+    Describe(About),
     /// A pool that workers may be asked for. Descriptors: the listening socket; the
-    /// observer's doorbell (an eventfd).
-    AddPool(PoolSpec),
+    /// observer's doorbell (an eventfd); where its workers send [`FromWorker`]; its
+    /// access log, if it has one. Takes the place of a pool with the same number.
+    AddPool(Box<PoolSpec>),
+    /// The pool's access log was opened anew: workers forked from now on write there.
+    /// Descriptor: the log.
+    AccessLog {
+        /// Whose.
+        pool: PoolId,
+    },
     /// Fork a worker. Descriptors: its slot; where its standard output goes; where
     /// its standard error goes.
     Spawn {
@@ -47,6 +57,17 @@ pub enum ToEngine {
     },
 }
 
+/// What php-fpm prints and exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum About {
+    /// `-v`: the versions.
+    Version,
+    /// `-m`: the names of the modules.
+    Modules,
+    /// `-i`: phpinfo() as text.
+    Info,
+}
+
 /// How an engine starts PHP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineStart {
@@ -56,12 +77,19 @@ pub struct EngineStart {
     pub binary: String,
     /// `-c`: a php.ini or the folder of one; PHP's own search when absent.
     pub ini: Option<String>,
+    /// `-n`: read no php.ini and no scan directory.
+    pub no_ini: bool,
+    /// `-e`: compile with information for debuggers and profilers.
+    pub extended_info: bool,
     /// `-d`: entries that win over php.ini.
     pub define: Vec<(String, String)>,
+    /// Names of the environment's variables in the order in which scripts are to see
+    /// them; whoever starts a program may have sorted them.
+    pub variables: Vec<String>,
 }
 
-/// What a worker of a pool has to become.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What a worker of a pool has to become. The default is a pool without any setting.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PoolSpec {
     /// The pool's number.
     pub pool: PoolId,
@@ -87,6 +115,73 @@ pub struct PoolSpec {
     pub sampler: Sampler,
     /// Whether spans are made: only then PHP is told that our span is its parent.
     pub tracing: bool,
+    /// Where the pool answers for itself.
+    pub pages: Pages,
+    /// `listen.allowed_clients` as written; `None` lets everybody in.
+    pub allowed_clients: Option<String>,
+    /// How access log lines look; `None` without an access log.
+    pub access_log: Option<AccessLog>,
+    /// Limits and rights of the worker's process.
+    pub limits: Limits,
+    /// Whether standard output and error are read by the supervisor: only then the end
+    /// of each request is marked on standard error.
+    pub catch_output: bool,
+    /// Longest log line in bytes (`log_limit`).
+    pub log_limit: u32,
+    /// Least severity of a line that workers write to standard error (`log_level`).
+    /// [`Severity::Debug`] also adds the place to each line.
+    pub log_level: Severity,
+}
+
+/// php-fpm's severities, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum Severity {
+    /// Of use to whoever looks for a fault.
+    Debug,
+    /// Ordinary.
+    #[default]
+    Notice,
+    /// Something is not as it should be.
+    Warning,
+    /// Something has failed.
+    Error,
+    /// Nothing works.
+    Alert,
+}
+
+/// URIs that are answered by the pool itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pages {
+    /// `pm.status_path`.
+    pub status_path: Option<String>,
+    /// `ping.path`.
+    pub ping_path: Option<String>,
+    /// `ping.response`.
+    pub ping_response: String,
+}
+
+/// `access.format` and `access.suppress_path`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// The format, already checked.
+    pub format: String,
+    /// URIs whose harmless requests are left out.
+    pub suppress: Vec<String>,
+}
+
+/// Limits and rights of a worker's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// RLIMIT_NOFILE, soft and hard; `None` leaves it.
+    pub files: Option<u64>,
+    /// RLIMIT_CORE in bytes, soft and hard, `u64::MAX` for no limit; `None` leaves it.
+    pub core: Option<u64>,
+    /// Nice value; `None` leaves it.
+    pub priority: Option<i32>,
+    /// PR_SET_DUMPABLE after the change of identity.
+    pub dumpable: bool,
+    /// AppArmor hat below the current profile.
+    pub apparmor_hat: Option<String>,
 }
 
 /// A user to run as.
@@ -155,6 +250,89 @@ pub enum FromEngine {
     },
 }
 
+/// What a worker may ask of the supervisor while it serves, over the socket that all
+/// workers of a pool share. Hostile input: bounded in number, never a reason to wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// The state of its pool. Descriptor: one end of a socket pair (SEQPACKET) that
+    /// gets the answer as [`StatusPart`]s and is then closed.
+    Status,
+}
+
+/// The answer to [`FromWorker::Status`], one packet each: the pool, then processes in
+/// any number of parts, then the end of file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StatusPart {
+    /// The pool as a whole; always the first.
+    Pool(PoolStatus),
+    /// Some of its workers.
+    Processes(Vec<ProcessStatus>),
+}
+
+/// What php-fpm's status page says of a pool. Counters count since the pool's start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Name of the pool that is reported, which for a status listener is the main one.
+    pub pool: String,
+    /// `static`, `dynamic` or `ondemand`.
+    pub process_manager: String,
+    /// When the pool was started, seconds since the Unix epoch.
+    pub start_unix_s: u64,
+    /// Requests begun.
+    pub accepted: u64,
+    /// Connections that wait to be accepted.
+    pub listen_queue: u32,
+    /// Most of those seen.
+    pub max_listen_queue: u32,
+    /// Most of those possible.
+    pub listen_queue_len: u32,
+    /// Workers that wait for a connection.
+    pub idle: u32,
+    /// Workers that serve one.
+    pub active: u32,
+    /// Most of those seen.
+    pub max_active: u32,
+    /// How often all workers were busy and no more were allowed.
+    pub max_children_reached: u32,
+    /// Requests that were looked into because they were slow.
+    pub slow_requests: u64,
+    /// Highest memory peak of a request, bytes.
+    pub memory_peak: u64,
+}
+
+/// What php-fpm's status page says of a worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Its pid.
+    pub pid: i32,
+    /// Number of its [`crate::slot::Stage`]; 0 before the first.
+    pub stage: u64,
+    /// When it was started, seconds since the Unix epoch.
+    pub start_unix_s: u64,
+    /// Requests begun.
+    pub requests: u64,
+    /// Of the last request when idle, else of the one under way so far, microseconds.
+    pub duration_us: u64,
+    /// Request method, URI without the query, and query; bytes as received.
+    pub method: Vec<u8>,
+    /// See `method`.
+    pub uri: Vec<u8>,
+    /// See `method`.
+    pub query: Vec<u8>,
+    /// CONTENT_LENGTH.
+    pub content_length: u64,
+    /// User of HTTP authentication.
+    pub user: Vec<u8>,
+    /// The script.
+    pub script: Vec<u8>,
+    /// CPU time of the last request, nanoseconds.
+    pub last_cpu_ns: u64,
+    /// Wall time of the last request, nanoseconds.
+    pub last_duration_ns: u64,
+    /// Memory peak of the last request, bytes.
+    pub last_memory: u64,
+}
+
 /// What the supervisor tells the observer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToObserver {
@@ -180,6 +358,16 @@ pub enum ToObserver {
         ended: Ended,
         /// When it was seen, `CLOCK_MONOTONIC`, nanoseconds.
         mono_ns: u64,
+    },
+    /// A pool that no worker serves any more and none will: the last message about it.
+    PoolGone {
+        /// Its number.
+        pool: PoolId,
+    },
+    /// The pool's slow log was opened anew. Descriptor: the log.
+    SlowLog {
+        /// Whose.
+        pool: PoolId,
     },
     /// Export what is there and exit within this time.
     Stop {
@@ -262,6 +450,11 @@ pub enum FromObserver {
         /// Its number.
         worker: WorkerId,
     },
+    /// It has begun to look into a slow request.
+    Slow {
+        /// Of this worker.
+        worker: WorkerId,
+    },
     /// It cannot start.
     Failed {
         /// Why.
@@ -320,6 +513,20 @@ impl Channel {
 
     /// Sends one message with its descriptors.
     pub fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        self.send_with(message, fds, SendFlags::empty())
+    }
+
+    /// The same without ever waiting, whatever others who hold this socket have set.
+    pub fn send_now<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        self.send_with(message, fds, SendFlags::DONTWAIT)
+    }
+
+    fn send_with<M: Serialize>(
+        &self,
+        message: &M,
+        fds: &[BorrowedFd<'_>],
+        flags: SendFlags,
+    ) -> Result<(), ChannelError> {
         let not_a_message = |bytes, reason| ChannelError::NotAMessage { bytes, reason };
         let bytes = postcard::to_stdvec(message).map_err(|e| not_a_message(0, e.to_string()))?;
         if bytes.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
@@ -338,7 +545,7 @@ impl Channel {
                 &self.0,
                 &[io::IoSlice::new(&bytes)],
                 &mut ancillary,
-                SendFlags::NOSIGNAL,
+                flags | SendFlags::NOSIGNAL,
             )
         });
         match sent {
@@ -349,7 +556,18 @@ impl Channel {
 
     /// Receives one message with its descriptors, all close-on-exec.
     pub fn receive<M: DeserializeOwned>(&self) -> Result<(M, Vec<OwnedFd>), ChannelError> {
-        let mut bytes = vec![0; MAX_MESSAGE_BYTES];
+        let (message, fds) = self.receive_suspicious(MAX_MESSAGE_BYTES)?;
+        Ok((message?, fds))
+    }
+
+    /// The same for a side that is not trusted: a message of at most so many bytes, and
+    /// also the descriptors of one that is not understood, because closing a file may
+    /// block and whoever receives it decides where.
+    pub fn receive_suspicious<M: DeserializeOwned>(
+        &self,
+        most_bytes: usize,
+    ) -> Result<(Result<M, ChannelError>, Vec<OwnedFd>), ChannelError> {
+        let mut bytes = vec![0; most_bytes];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
@@ -363,25 +581,21 @@ impl Channel {
                 fds.extend(rights);
             }
         }
-        if received.bytes == 0 {
+        if received.bytes == 0 && fds.is_empty() {
             return Err(ChannelError::Closed);
         }
+        let not_a_message = |reason| ChannelError::NotAMessage {
+            bytes: received.bytes,
+            reason,
+        };
         if received
             .flags
             .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
         {
-            let reason = "cut by the receiver's limits".to_owned();
-            return Err(ChannelError::NotAMessage {
-                bytes: received.bytes,
-                reason,
-            });
+            return Ok((Err(not_a_message("cut by the receiver's limits".to_owned())), fds));
         }
-        let message =
-            postcard::from_bytes(&bytes[..received.bytes]).map_err(|e| ChannelError::NotAMessage {
-                bytes: received.bytes,
-                reason: e.to_string(),
-            })?;
-        Ok((message, fds))
+        let message = postcard::from_bytes(&bytes[..received.bytes]);
+        Ok((message.map_err(|e| not_a_message(e.to_string())), fds))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub struct $name(pub $inner);
 
         impl fmt::Display for $name {
@@ -23,7 +23,7 @@ number! {
     WorkerId(u64)
 }
 number! {
-    /// A pool, by its position in the configuration.
+    /// A pool of one reading of the configuration; never reused, a reload has new ones.
     PoolId(u32)
 }
 number! {

@@ -86,6 +86,11 @@ texts! {
     ErrorMessage = 13, max 512;
     /// The file PHP named with that message.
     ErrorFile = 14, max 384;
+    /// The URI as php-fpm's path fix-ups leave it (what its status page shows and its
+    /// status path is compared with), where that is not [`Text::Path`].
+    ScriptUri = 15, max 512;
+    /// User of HTTP authentication.
+    User = 16, max 64;
 }
 
 /// What is known when a request begins.

@@ -8,6 +8,10 @@
 //! | 2 | length of the begin record in bytes |
 //! | 3 | number of the last request that has ended |
 //! | 4, 5, 6 | the ring's head, tail and number of records written |
+//! | 7 | when the first byte of the request under way came, 0 between requests |
+//! | 8 | CONTENT_LENGTH of the current (or last) request |
+//! | 9, 10, 11 | CPU time, wall time and memory peak of the last request that has ended |
+//! | 12 | highest memory peak of all requests that have ended |
 //! | 16 … | the begin record of the current (or last) request |
 //! | 1024 … | the ring of end records |
 //!
@@ -29,6 +33,12 @@ const ENDED: usize = 3;
 const RING_HEAD: usize = 4;
 const RING_TAIL: usize = 5;
 const RING_WRITTEN: usize = 6;
+const STARTED: usize = 7;
+const CONTENT_LENGTH: usize = 8;
+const LAST_CPU: usize = 9;
+const LAST_DURATION: usize = 10;
+const LAST_MEMORY: usize = 11;
+const HIGHEST_MEMORY: usize = 12;
 const BEGIN: usize = 16;
 const RING: usize = 1024;
 
@@ -67,7 +77,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    fn from_word(word: u64) -> Option<Stage> {
+    /// The stage of that number.
+    pub fn from_word(word: u64) -> Option<Stage> {
         use Stage::*;
         [Accepting, ReadingHeaders, Info, Executing, End, Finished]
             .into_iter()
@@ -102,6 +113,29 @@ impl SlotWriter {
     /// Publishes the stage: one store.
     pub fn set_stage(&self, stage: Stage) {
         self.word(STAGE).store(stage as u64, Ordering::Release);
+    }
+
+    /// Publishes when the first byte of a request came (monotonic, nanoseconds); 0 says
+    /// that none has.
+    pub fn set_started(&self, mono_ns: u64) {
+        self.word(STARTED).store(mono_ns, Ordering::Relaxed);
+    }
+
+    /// Publishes what the status page says of the request that begins.
+    pub fn set_content_length(&self, bytes: u64) {
+        self.word(CONTENT_LENGTH).store(bytes, Ordering::Relaxed);
+    }
+
+    /// Publishes what the status page says of the request that has ended.
+    pub fn set_last(&self, last: Last) {
+        self.word(LAST_CPU).store(last.cpu_ns, Ordering::Relaxed);
+        self.word(LAST_DURATION)
+            .store(last.duration_ns, Ordering::Relaxed);
+        self.word(LAST_MEMORY).store(last.memory_peak, Ordering::Relaxed);
+        // Nobody else writes this word.
+        let highest = self.word(HIGHEST_MEMORY).load(Ordering::Relaxed);
+        self.word(HIGHEST_MEMORY)
+            .store(highest.max(last.memory_peak), Ordering::Relaxed);
     }
 
     /// Publishes what has begun; the bytes are those of a begin record.
@@ -159,6 +193,17 @@ pub struct InProgress {
     pub stage: Stage,
 }
 
+/// What the status page says of a request that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Last {
+    /// CPU time, nanoseconds.
+    pub cpu_ns: u64,
+    /// Wall time, nanoseconds.
+    pub duration_ns: u64,
+    /// PHP's memory peak, bytes.
+    pub memory_peak: u64,
+}
+
 impl SlotReader {
     /// Maps the slot file read-only. `bytes` is what the supervisor says, never what
     /// the slot says.
@@ -177,6 +222,44 @@ impl SlotReader {
     /// The stage; `None` for a number that is no stage, also before the first.
     pub fn stage(&self) -> Option<Stage> {
         Stage::from_word(self.load(STAGE))
+    }
+
+    /// When the first byte of the request under way came (monotonic, nanoseconds), if
+    /// there is one. Unlike [`SlotReader::in_progress`] also before its head is complete.
+    pub fn started(&self) -> Option<u64> {
+        Some(self.load(STARTED)).filter(|mono_ns| *mono_ns != 0)
+    }
+
+    /// CONTENT_LENGTH of the current or last request.
+    pub fn content_length(&self) -> u64 {
+        self.load(CONTENT_LENGTH)
+    }
+
+    /// Requests begun so far; what a worker writes here is hostile, so it is a figure
+    /// to show and not to trust.
+    pub fn requests(&self) -> u64 {
+        self.load(BEGIN_NUMBER)
+    }
+
+    /// When the current or last request began (monotonic, nanoseconds); 0 before the
+    /// first. One load: while a begin record is being written it may be that of the
+    /// request before.
+    pub fn begin_mono_ns(&self) -> u64 {
+        self.load(BEGIN_START_MONO)
+    }
+
+    /// Highest memory peak of all requests that have ended, bytes.
+    pub fn highest_memory(&self) -> u64 {
+        self.load(HIGHEST_MEMORY)
+    }
+
+    /// Figures of the last request that has ended; zeros before the first.
+    pub fn last(&self) -> Last {
+        Last {
+            cpu_ns: self.load(LAST_CPU),
+            duration_ns: self.load(LAST_DURATION),
+            memory_peak: self.load(LAST_MEMORY),
+        }
     }
 
     /// The request that is under way, if any. Cost: five loads.

@@ -34,10 +34,12 @@ typedef struct {
 	const char *request_uri;
 	const char *script;          /* absolute path to run; NULL answers 404 */
 	const char *auth;            /* HTTP_AUTHORIZATION */
+	const char *body_error;      /* why the file that has the body cannot be read */
 	gp_text php_value;           /* INI text of the parameter PHP_VALUE */
 	gp_text php_admin_value;     /* … and PHP_ADMIN_VALUE */
 	int64_t content_length;
 	bool denied;                 /* by security.limit_extensions: answers 403 */
+	int32_t page;                /* a page of the pool's own in place of the script; 0 is none */
 } gp_request;
 
 /* What there is to tell when it has ended. */
@@ -52,12 +54,39 @@ typedef struct {
 	const char *binary;
 	const char *ini_path;        /* NULL: PHP's own search */
 	const char *ini_entries;     /* "name=value\n" lines, kept for the process's life */
+	bool no_ini;                 /* read no php.ini and no scan directory */
+	bool extended_info;          /* compile with information for debuggers */
 } gp_start;
+
+/* What is known when the script has run and PHP has not yet ended the request. */
+typedef struct {
+	gp_text user;                /* of basic authentication */
+	int64_t memory_peak;
+	int32_t status;
+	bool to_client;              /* copy what there is to complain about to the client */
+} gp_executed;
 
 typedef struct {
 	const char *name;
 	uint32_t value;
 } gp_offset;
+
+/* A page of the pool's own, ready to be sent; the texts stay valid until the next. */
+typedef struct {
+	gp_text headers[3];          /* in order; those of length 0 are not sent */
+	gp_text body;
+	int32_t status;
+} gp_page;
+
+/* A figure of the pool or of a worker. */
+typedef struct {
+	gp_text name;
+	gp_text text;
+	int64_t number;
+	double real;
+	int32_t kind;                /* which of text, number and real it is */
+} gp_figure;
+enum { GP_TEXT = 1, GP_NUMBER = 2, GP_REAL = 3 };
 
 /* --- called by Rust --- */
 size_t gp_abi_sizes(void);
@@ -81,6 +110,10 @@ bool gp_php_set_ini(const char *name, size_t name_length, const char *value, siz
 /* Forks a worker; 0 in the worker, its pid in the engine, -1 with errno. */
 int gp_fork(void);
 void gp_php_request(const gp_request *request, gp_outcome *outcome);
+/* In an engine that will not fork: prints what php-fpm prints when asked so, closes
+ * the descriptor, and says whether all went well. */
+enum { GP_ABOUT_VERSION = 1, GP_ABOUT_MODULES = 2, GP_ABOUT_INFO = 3 };
+bool gp_php_about(int what, int fd);
 
 /* --- called by C: leaves --- */
 enum { GP_STAGE_EXECUTING = 4, GP_STAGE_END = 5 };
@@ -103,10 +136,28 @@ const char *gp_rs_param(const char *name, size_t length, size_t *value_length);
 bool gp_rs_param_at(size_t index, gp_param *param);
 /* A message that PHP routes to its SAPI's log; copied to FCGI_STDERR when `to_client`. */
 void gp_rs_php_log(const char *message, size_t length, bool to_client);
-/* The same for a line of our own. */
-void gp_rs_log(const char *message, size_t length, bool to_client);
+/* The same for a line of our own, with the place it comes from. */
+enum { GP_DEBUG = 0, GP_NOTICE = 1, GP_WARNING = 2, GP_ERROR = 3 };
+void gp_rs_log(int severity, const char *function, int line, gp_text message, bool to_client);
+/* Who the client says it is. */
+void gp_rs_user(const char *user, size_t length);
+/* Whether gp_rs_response_header() is to be called for each header of the response
+ * before gp_rs_executed(). */
+bool gp_rs_wants_headers(void);
+void gp_rs_response_header(const char *line, size_t length);
+/* The script has run: writes the access log. */
+void gp_rs_executed(const gp_executed *executed);
 /* An error that PHP reports, before it is displayed or logged. */
 void gp_rs_php_error(int type, gp_text message, gp_text file, uint32_t line);
+/* Answers a request for a page of the pool's own. */
+void gp_rs_page(int page, bool to_client, gp_page *answer);
+/* Asks for the state of the pool: the number of workers in it, or -1. It stays until
+ * gp_rs_drop_figures(). */
+int64_t gp_rs_take_figures(bool to_client);
+/* By worker (GP_POOL: of the pool as a whole) and number; false past the last. */
+enum { GP_POOL = -1 };
+bool gp_rs_figure(int64_t worker, size_t index, gp_figure *figure);
+void gp_rs_drop_figures(void);
 
 /* --- shared between the C files --- */
 extern const void *gp_functions;

@@ -13,17 +13,20 @@
 #include "shim.h"
 
 /* Says something about the request: to the worker's log and to the client's. */
-__attribute__((format(printf, 1, 2)))
-static void complain(const char *format, ...)
+#define complain(severity, ...) complain_from(severity, __func__, __LINE__, __VA_ARGS__)
+
+__attribute__((format(printf, 4, 5)))
+static void complain_from(int severity, const char *function, int line, const char *format, ...)
 {
-	char text[1024];
+	char text[2048];
 	va_list arguments;
 
 	va_start(arguments, format);
 	int length = vsnprintf(text, sizeof text, format, arguments);
 	va_end(arguments);
 	if (length > 0) {
-		gp_rs_log(text, MIN((size_t)length, sizeof text - 1), gp_logging_to_client());
+		gp_text message = { text, MIN((size_t)length, sizeof text - 1) };
+		gp_rs_log(severity, function, line, message, gp_logging_to_client());
 	}
 }
 
@@ -31,17 +34,19 @@ static void apply_entry(zval *name, zval *value, zval *index, int kind, void *mo
 {
 	(void)index;
 	if (kind != ZEND_INI_PARSER_ENTRY) {
-		complain("Passing INI directive through FastCGI: only classic entries are allowed");
+		complain(GP_ERROR, "Passing INI directive through FastCGI: only classic entries are allowed");
 	} else if (!name || Z_STRLEN_P(name) == 0) {
-		complain("Passing INI directive through FastCGI: empty key");
+		complain(GP_ERROR, "Passing INI directive through FastCGI: empty key");
 	} else if (!value) {
-		complain("Passing INI directive through FastCGI: empty value for key '%s'", Z_STRVAL_P(name));
+		complain(GP_ERROR, "Passing INI directive through FastCGI: empty value for key '%s'", Z_STRVAL_P(name));
 	} else {
 		zend_string *text = zval_get_string(value);
 		/* At this stage an admin value is locked and everything is undone when the
 		 * request ends. php-fpm keeps it for all later requests of the worker. */
 		if (zend_alter_ini_entry_ex(Z_STR_P(name), text, *(int *)mode, PHP_INI_STAGE_ACTIVATE, 0) != SUCCESS) {
-			complain("Passing INI directive through FastCGI: unable to set '%s'", Z_STRVAL_P(name));
+			complain(GP_ERROR, "Passing INI directive through FastCGI: unable to set '%s'", Z_STRVAL_P(name));
+		} else if (*(int *)mode == PHP_INI_SYSTEM) {
+			gp_apply_disabled(Z_STRVAL_P(name), ZSTR_VAL(text));
 		}
 		zend_string_release(text);
 	}
@@ -72,12 +77,12 @@ static void run_script(const gp_request *request)
 	volatile bool opened = false;
 
 	if (!request->script) {
-		complain("Primary script unknown");
+		complain(GP_DEBUG, "Primary script unknown");
 		answer(404, "File not found.\n");
 		return;
 	}
 	if (request->denied) {
-		complain("Access to the script '%s' has been denied (see security.limit_extensions)", request->script);
+		complain(GP_NOTICE, "Access to the script '%s' has been denied (see security.limit_extensions)", request->script);
 		answer(403, "Access denied.\n");
 		return;
 	}
@@ -88,7 +93,7 @@ static void run_script(const gp_request *request)
 	} zend_end_try();
 	if (!opened) {
 		int error = errno;
-		complain("Unable to open primary script: %s (%s)", request->script, strerror(error));
+		complain(GP_ERROR, "Unable to open primary script: %s (%s)", request->script, strerror(error));
 		zend_destroy_file_handle(&script);
 		if (error == EACCES) {
 			answer(403, "Access denied.\n");
@@ -100,6 +105,29 @@ static void run_script(const gp_request *request)
 	gp_rs_stage(GP_STAGE_EXECUTING);
 	php_execute_script(&script);
 	zend_destroy_file_handle(&script);
+}
+
+/* What the access log wants to know. */
+static void report(int64_t memory_peak)
+{
+	const char *user = SG(request_info).auth_user;
+	gp_executed executed = {
+		.user = { user, user ? strlen(user) : 0 },
+		.memory_peak = memory_peak,
+		.status = SG(sapi_headers).http_response_code,
+		.to_client = gp_logging_to_client(),
+	};
+
+	if (gp_rs_wants_headers()) {
+		zend_llist_position position;
+		zend_llist *headers = &SG(sapi_headers).headers;
+		sapi_header_struct *header;
+		for (header = zend_llist_get_first_ex(headers, &position); header;
+		     header = zend_llist_get_next_ex(headers, &position)) {
+			gp_rs_response_header(header->header, header->header_len);
+		}
+	}
+	gp_rs_executed(&executed);
 }
 
 bool gp_php_exists(const char *path)
@@ -126,18 +154,28 @@ void gp_php_request(const gp_request *request, gp_outcome *outcome)
 	info->path_translated = request->script ? estrdup(request->script) : NULL;
 	info->proto_num = 1001;
 	SG(server_context) = (void *)request;
+	/* Left over from the request before, this would have PHP refuse session settings. */
+	SG(headers_sent) = 0;
 	SG(sapi_headers).http_response_code = request->script ? 200 : 404;
 	EG(exit_status) = 0;
 
+	gp_renew_settings();
 	apply_ini(&request->php_value, PHP_INI_USER | PHP_INI_PERDIR);
 	apply_ini(&request->php_admin_value, PHP_INI_SYSTEM);
 	zend_try {
 		php_handle_auth_data(request->auth);
 	} zend_end_try();
+	if (info->auth_user) {
+		gp_rs_user(info->auth_user, strlen(info->auth_user));
+	}
 
 	outcome->started = php_request_startup() == SUCCESS;
 	if (outcome->started && request->method) {
-		run_script(request);
+		if (request->page) {
+			gp_answer_page(request->page);
+		} else {
+			run_script(request);
+		}
 		const char *header = gp_error_header();
 		if (EG(exit_status) == 255 && header && !SG(headers_sent)) {
 			zend_try {
@@ -148,11 +186,14 @@ void gp_php_request(const gp_request *request, gp_outcome *outcome)
 	}
 	gp_rs_stage(GP_STAGE_END);
 	outcome->exit_status = EG(exit_status);
+	outcome->memory_peak = (int64_t)zend_memory_peak_usage(1);
+	if (outcome->started) {
+		report(outcome->memory_peak);
+	}
 	if (info->path_translated) {
 		efree(info->path_translated);
 		info->path_translated = NULL;
 	}
-	outcome->memory_peak = (int64_t)zend_memory_peak_usage(1);
 	php_request_shutdown(NULL);
 	/* sapi_deactivate() leaves the code of the last request in place. */
 	outcome->status = SG(sapi_headers).http_response_code;

@@ -53,6 +53,13 @@ static char *get_environment(const char *name, size_t length)
 
 static size_t read_post(char *buffer, size_t length)
 {
+	const gp_request *request = SG(server_context);
+
+	/* PHP does not ask again after an end. */
+	if (request && request->body_error) {
+		zend_error(E_WARNING, "%s", request->body_error);
+		return 0;
+	}
 	return gp_rs_read_body(buffer, length);
 }
 
@@ -107,36 +114,51 @@ static int send_headers(sapi_headers_struct *headers)
 
 static void (*php_environment)(zval *array);
 
-static void import_params(zval *array)
+/* An array that is nobody's global: the input filter would put what it gets into
+ * $_SERVER. */
+enum { UNFILTERED = -1 };
+
+static void import_params(zval *array, int kind)
 {
 	gp_param param;
 
 	for (size_t index = 0; gp_rs_param_at(index, &param); index++) {
 		size_t length = param.value.length;
 		char *value = (char *)param.value.at;
-		/* FastCGI's own variables are not shown to the filter as $_SERVER twice. */
+		/* HTTP_PROXY would be the client's Proxy header (CVE-2016-5385). */
 		if (param.name.length == 10 && !memcmp(param.name.at, "HTTP_PROXY", 10)) {
 			continue;
 		}
-		int kind = Z_ARR_P(array) == Z_ARR(PG(http_globals)[TRACK_VARS_ENV]) ? PARSE_ENV : PARSE_SERVER;
-		if (sapi_module.input_filter(kind, param.name.at, &value, length, &length)) {
+		if (kind == UNFILTERED || sapi_module.input_filter(kind, param.name.at, &value, length, &length)) {
 			php_register_variable_safe(param.name.at, value, length, array);
 		}
 	}
 }
 
-static void import_environment(zval *array)
+static void import_environment(zval *array, int kind)
 {
 	php_environment(array);
 	if (SG(server_context)) {
-		import_params(array);
+		import_params(array, kind);
 	}
+}
+
+/* $_ENV */
+static void import_env(zval *array)
+{
+	import_environment(array, PARSE_ENV);
+}
+
+/* getenv() without a name */
+static void load_environment(zval *array)
+{
+	import_environment(array, UNFILTERED);
 }
 
 static void register_server_variables(zval *array)
 {
 	/* Environment, then parameters, then PHP_SELF: the later wins. */
-	import_environment(array);
+	import_environment(array, PARSE_SERVER);
 
 	size_t script_length, info_length = 0;
 	const char *info = gp_rs_param("PATH_INFO", 9, &info_length);
@@ -184,6 +206,7 @@ sapi_module_struct gp_sapi = {
 	.name = "fpm-fcgi", /* what opcache and applications expect */
 	.pretty_name = "FPM/FastCGI",
 	.shutdown = php_module_shutdown_wrapper,
+	.activate = gp_activate,
 	.deactivate = finish,
 	.ub_write = write_body,
 	.flush = flush_body,
@@ -209,5 +232,6 @@ void gp_install_hooks(void)
 {
 	zend_observer_error_register(on_error);
 	php_environment = php_import_environment_variables;
-	php_import_environment_variables = import_environment;
+	php_import_environment_variables = import_env;
+	php_load_environment_variables = load_environment;
 }

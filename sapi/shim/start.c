@@ -19,7 +19,7 @@
 
 size_t gp_abi_sizes(void)
 {
-	return sizeof(gp_request) << 16 | sizeof(gp_outcome) << 8 | sizeof(gp_start);
+	return sizeof(gp_executed) << 48 | sizeof(gp_figure) << 40 | sizeof(gp_page) << 32 | sizeof(gp_request) << 16 | sizeof(gp_outcome) << 8 | sizeof(gp_start);
 }
 
 static bool fix_pathinfo, discard_path, rfc2616_headers, nph, to_client;
@@ -41,13 +41,13 @@ static PHP_INI_MH(on_text)
 }
 
 PHP_INI_BEGIN()
-	PHP_INI_ENTRY3("cgi.fix_pathinfo", "1", PHP_INI_SYSTEM, on_bool, NULL, &fix_pathinfo, NULL)
-	PHP_INI_ENTRY3("cgi.discard_path", "0", PHP_INI_SYSTEM, on_bool, NULL, &discard_path, NULL)
-	PHP_INI_ENTRY3("cgi.rfc2616_headers", "0", PHP_INI_ALL, on_bool, NULL, &rfc2616_headers, NULL)
-	PHP_INI_ENTRY3("cgi.nph", "0", PHP_INI_ALL, on_bool, NULL, &nph, NULL)
-	PHP_INI_ENTRY("cgi.force_redirect", "1", PHP_INI_SYSTEM, NULL)
+	PHP_INI_ENTRY3_EX("cgi.fix_pathinfo", "1", PHP_INI_SYSTEM, on_bool, NULL, &fix_pathinfo, NULL, zend_ini_boolean_displayer_cb)
+	PHP_INI_ENTRY3_EX("cgi.discard_path", "0", PHP_INI_SYSTEM, on_bool, NULL, &discard_path, NULL, zend_ini_boolean_displayer_cb)
+	PHP_INI_ENTRY3_EX("cgi.rfc2616_headers", "0", PHP_INI_ALL, on_bool, NULL, &rfc2616_headers, NULL, zend_ini_boolean_displayer_cb)
+	PHP_INI_ENTRY3_EX("cgi.nph", "0", PHP_INI_ALL, on_bool, NULL, &nph, NULL, zend_ini_boolean_displayer_cb)
+	PHP_INI_ENTRY_EX("cgi.force_redirect", "1", PHP_INI_SYSTEM, NULL, zend_ini_boolean_displayer_cb)
 	PHP_INI_ENTRY("cgi.redirect_status_env", NULL, PHP_INI_SYSTEM, NULL)
-	PHP_INI_ENTRY3("fastcgi.logging", "1", PHP_INI_SYSTEM, on_bool, NULL, &to_client, NULL)
+	PHP_INI_ENTRY3_EX("fastcgi.logging", "1", PHP_INI_SYSTEM, on_bool, NULL, &to_client, NULL, zend_ini_boolean_displayer_cb)
 	PHP_INI_ENTRY3("fastcgi.error_header", NULL, PHP_INI_SYSTEM, on_text, NULL, &error_header, NULL)
 	PHP_INI_ENTRY("fpm.config", NULL, PHP_INI_SYSTEM, NULL)
 PHP_INI_END()
@@ -112,12 +112,16 @@ bool gp_php_start(const gp_start *start)
 	gp_sapi.executable_location = (char *)start->binary;
 	gp_sapi.php_ini_path_override = (char *)start->ini_path;
 	gp_sapi.php_ini_ignore_cwd = 1;
+	gp_sapi.php_ini_ignore = start->no_ini;
 	gp_sapi.ini_entries = (char *)start->ini_entries;
 	zend_first_try {
 		started = gp_sapi.startup(&gp_sapi) == SUCCESS;
 	} zend_end_try();
 	if (started) {
 		gp_install_hooks();
+		if (start->extended_info) {
+			CG(compiler_options) |= ZEND_COMPILE_EXTENDED_INFO;
+		}
 	}
 	return started;
 }
@@ -138,6 +142,17 @@ void gp_php_after_fork(void)
 	zend_signal_globals.reset = 1;
 }
 
+/* What get_browser() reads is forgotten at the end of each request unless php.ini said
+ * it; with php-fpm it fails from a worker's second request on. */
+static zend_ini_entry *browscap;
+
+void gp_renew_settings(void)
+{
+	if (browscap && browscap->on_modify) {
+		browscap->on_modify(browscap, browscap->value, browscap->mh_arg1, browscap->mh_arg2, browscap->mh_arg3, PHP_INI_STAGE_ACTIVATE);
+	}
+}
+
 /* A pool's value is meant to outlive every request of the worker, so it replaces
  * the entry's own value: zend_alter_ini_entry() would be undone at the end of the
  * first request. */
@@ -154,10 +169,68 @@ static bool replace_ini(const char *name, size_t name_length, const char *value,
 	}
 	/* The former value may be interned or shared with the configuration: it stays. */
 	entry->value = text;
+	if (!strcmp(name, "browscap")) {
+		browscap = entry;
+	}
 	if (admin) {
 		entry->modifiable = PHP_INI_SYSTEM;
 	}
 	return true;
+}
+
+static int remove_unstarted(zval *value)
+{
+	const zend_module_entry *entry = Z_PTR_P(value);
+
+	return entry->module_started ? ZEND_HASH_APPLY_KEEP : ZEND_HASH_APPLY_REMOVE;
+}
+
+/* Loads and starts a module in a worker. PHP's dl() would also begin a request in the
+ * module at once, though none is under way, and forget it when asked who takes part in
+ * the next. */
+static bool load_extension(const char *name)
+{
+	bool loaded = false;
+	zend_module_entry *entry;
+
+	/* What the module registers stays for the life of the process. */
+	zend_interned_strings_switch_storage(0);
+	zend_try {
+		loaded = php_load_extension(name, MODULE_PERSISTENT, 0) == SUCCESS;
+		ZEND_HASH_MAP_FOREACH_PTR(&module_registry, entry) {
+			if (!entry->module_started && zend_startup_module_ex(entry) != SUCCESS) {
+				loaded = false;
+			}
+		} ZEND_HASH_FOREACH_END();
+	} zend_catch {
+		loaded = false;
+	} zend_end_try();
+	/* A module that could not start must not be asked to begin a request. */
+	zend_hash_apply(&module_registry, remove_unstarted);
+	zend_collect_module_handlers();
+	zend_interned_strings_switch_storage(1);
+	return loaded;
+}
+
+static void disable_classes(const char *names)
+{
+	const char *blanks = " ,";
+
+	for (size_t length; *(names += strspn(names, blanks)); names += length) {
+		length = strcspn(names, blanks);
+		char *name = estrndup(names, length);
+		zend_disable_class(name, length);
+		efree(name);
+	}
+}
+
+void gp_apply_disabled(const char *name, const char *value)
+{
+	if (!strcmp(name, "disable_functions")) {
+		zend_disable_functions(value);
+	} else if (!strcmp(name, "disable_classes")) {
+		disable_classes(value);
+	}
 }
 
 bool gp_php_set_ini(const char *name, size_t name_length, const char *value, size_t value_length, bool admin)
@@ -165,14 +238,12 @@ bool gp_php_set_ini(const char *name, size_t name_length, const char *value, siz
 	volatile bool done = false;
 
 	zend_first_try {
-		if (name_length == 9 && !memcmp(name, "extension", 9)) {
-			zval loaded;
-			php_dl(value, MODULE_PERSISTENT, &loaded, 1);
-			done = Z_TYPE(loaded) == IS_TRUE;
+		if (!strcmp(name, "extension")) {
+			done = load_extension(value);
 		} else {
 			done = replace_ini(name, name_length, value, value_length, admin);
-			if (done && name_length == 17 && !memcmp(name, "disable_functions", 17)) {
-				zend_disable_functions(value);
+			if (done) {
+				gp_apply_disabled(name, value);
 			}
 		}
 	} zend_end_try();

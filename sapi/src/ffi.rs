@@ -1,17 +1,21 @@
 //! The border to C: the only Rust file that names a C symbol.
 //!
-//! Above: safe functions for the rest of this crate. Below: the leaves that the shim
-//! calls. Layouts mirror `shim/glasspool.h`; [`check_sizes`] compares them.
+//! Here: safe functions for the rest of this crate. In [`leaves`]: what the shim calls.
+//! Layouts mirror `shim/glasspool.h`; [`check_sizes`] compares them.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+mod leaves;
+
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::ptr::{null, null_mut};
 use std::slice;
 
+use glasspool_abi::control::About;
 use glasspool_abi::zend::{Layout, MissingOffset, PhpBuild};
 
-use crate::worker::exchange::{self, PhpError};
+use crate::worker::pages::Page;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -34,10 +38,30 @@ struct GpRequest {
     request_uri: *const c_char,
     script: *const c_char,
     auth: *const c_char,
+    body_error: *const c_char,
     php_value: GpText,
     php_admin_value: GpText,
     content_length: i64,
     denied: bool,
+    page: i32,
+}
+
+/// Mirrors `gp_page`.
+#[repr(C)]
+struct GpPage {
+    headers: [GpText; 3],
+    body: GpText,
+    status: i32,
+}
+
+/// Mirrors `gp_figure`.
+#[repr(C)]
+struct GpFigure {
+    name: GpText,
+    text: GpText,
+    number: i64,
+    real: f64,
+    kind: i32,
 }
 
 #[repr(C)]
@@ -54,6 +78,17 @@ struct GpStart {
     binary: *const c_char,
     ini_path: *const c_char,
     ini_entries: *const c_char,
+    no_ini: bool,
+    extended_info: bool,
+}
+
+/// Mirrors `gp_executed`.
+#[repr(C)]
+struct GpExecuted {
+    user: GpText,
+    memory_peak: i64,
+    status: i32,
+    to_client: bool,
 }
 
 #[repr(C)]
@@ -85,13 +120,19 @@ unsafe extern "C" {
     fn gp_php_request(request: *const GpRequest, outcome: *mut GpOutcome);
     safe fn gp_fork() -> c_int;
     fn gp_php_exists(path: *const c_char) -> bool;
+    fn gp_php_about(what: c_int, fd: c_int) -> bool;
 }
 
 // === what the rest of the crate uses ===
 
 /// Whether both sides of the border agree on the structs that cross it.
 pub(crate) fn check_sizes() -> Result<(), String> {
-    let ours = size_of::<GpRequest>() << 16 | size_of::<GpOutcome>() << 8 | size_of::<GpStart>();
+    let ours = size_of::<GpExecuted>() << 48
+        | size_of::<GpFigure>() << 40
+        | size_of::<GpPage>() << 32
+        | size_of::<GpRequest>() << 16
+        | size_of::<GpOutcome>() << 8
+        | size_of::<GpStart>();
     let theirs = gp_abi_sizes();
     if ours == theirs {
         Ok(())
@@ -123,12 +164,26 @@ pub(crate) fn php_build() -> Result<PhpBuild, MissingOffset> {
     })
 }
 
+/// How PHP is started.
+#[derive(Debug)]
+pub(crate) struct PhpStart {
+    pub(crate) binary: CString,
+    /// Where php.ini is; PHP's own search if absent.
+    pub(crate) ini: Option<CString>,
+    /// Lines `name=value` that win over php.ini.
+    pub(crate) entries: CString,
+    pub(crate) no_ini: bool,
+    pub(crate) extended_info: bool,
+}
+
 /// Starts PHP. The strings live as long as the process, because PHP keeps pointers.
-pub(crate) fn start_php(binary: CString, ini: Option<CString>, entries: CString) -> bool {
+pub(crate) fn start_php(start: PhpStart) -> bool {
     let start = GpStart {
-        binary: CString::into_raw(binary),
-        ini_path: ini.map_or(null(), |path| path.into_raw().cast_const()),
-        ini_entries: CString::into_raw(entries),
+        binary: CString::into_raw(start.binary),
+        ini_path: start.ini.map_or(null(), |path| path.into_raw().cast_const()),
+        ini_entries: CString::into_raw(start.entries),
+        no_ini: start.no_ini,
+        extended_info: start.extended_info,
     };
     // SAFETY: called once, from the only thread; the strings are never freed.
     unsafe { gp_php_start(&raw const start) }
@@ -137,6 +192,19 @@ pub(crate) fn start_php(binary: CString, ini: Option<CString>, entries: CString)
 /// Ends PHP in the engine, which removes what its modules made for the system.
 pub(crate) fn stop_php() {
     gp_php_stop();
+}
+
+/// In an engine that will never fork: prints what is asked for to the file; false if
+/// not all of it arrived.
+pub(crate) fn describe(about: About, to: OwnedFd) -> bool {
+    let what = match about {
+        About::Version => 1,
+        About::Modules => 2,
+        About::Info => 3,
+    };
+    // SAFETY: called from the only thread while no request runs; the shim catches
+    // every longjmp of PHP, and owns the descriptor from now on.
+    unsafe { gp_php_about(what, to.into_raw_fd()) }
 }
 
 /// See `gp_fork` in `shim/fork.c`.
@@ -194,10 +262,12 @@ pub(crate) struct PhpRequest<'a> {
     pub(crate) request_uri: Option<&'a [u8]>,
     pub(crate) script: Option<&'a [u8]>,
     pub(crate) auth: Option<&'a [u8]>,
+    pub(crate) body_error: Option<&'a [u8]>,
     pub(crate) php_value: Option<&'a [u8]>,
     pub(crate) php_admin_value: Option<&'a [u8]>,
     pub(crate) content_length: i64,
     pub(crate) denied: bool,
+    pub(crate) page: Option<Page>,
 }
 
 /// What PHP says afterwards.
@@ -229,10 +299,12 @@ pub(crate) fn run_request(request: &PhpRequest<'_>) -> PhpOutcome {
         request_uri: text(request.request_uri),
         script: text(request.script),
         auth: text(request.auth),
+        body_error: text(request.body_error),
         php_value: ini(request.php_value),
         php_admin_value: ini(request.php_admin_value),
         content_length: request.content_length,
         denied: request.denied,
+        page: request.page.map_or(0, |page| page as i32),
     };
     let mut outcome = GpOutcome::default();
     // SAFETY: one request at a time on the only thread; every text ends in NUL and
@@ -246,13 +318,14 @@ pub(crate) fn run_request(request: &PhpRequest<'_>) -> PhpOutcome {
 }
 
 /// Replaces the whole environment; what the engine was started with is forgotten.
-pub(crate) fn set_environment(clear: bool, variables: &[(String, String)]) {
+pub(crate) fn set_environment<T: AsRef<OsStr>>(clear: bool, variables: &[(T, T)]) {
     if clear {
         // SAFETY: this process has one thread, so nobody reads the environment now.
         unsafe { libc::clearenv() };
     }
     for (name, value) in variables {
-        if let (Ok(name), Ok(value)) = (CString::new(name.as_str()), CString::new(value.as_str())) {
+        let text = |text: &T| CString::new(text.as_ref().as_bytes());
+        if let (Ok(name), Ok(value)) = (text(name), text(value)) {
             // SAFETY: as above; setenv copies both strings.
             unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
         }
@@ -356,12 +429,15 @@ impl TitleArea {
                 at = at.add(1);
             }
         }
-        let pairs: Vec<(String, String)> = variables
-            .iter()
-            .filter_map(|v| v.to_str().ok()?.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        set_environment(true, &pairs);
+        let pairs = variables.iter().filter_map(|variable| {
+            let variable = variable.to_bytes();
+            let at = variable.iter().position(|b| *b == b'=')?;
+            Some((
+                OsStr::from_bytes(&variable[..at]),
+                OsStr::from_bytes(&variable[at + 1..]),
+            ))
+        });
+        set_environment(true, &pairs.collect::<Vec<_>>());
         area
     }
 
@@ -421,134 +497,4 @@ pub(crate) unsafe extern "C" fn __libc_start_main(
             None => libc::abort(),
         }
     }
-}
-
-// === leaves: called by the shim, never call PHP, never unwind ===
-
-/// # Safety
-/// `at` has `length` readable bytes, or `length` is 0.
-unsafe fn bytes<'a>(at: *const c_char, length: usize) -> &'a [u8] {
-    if length == 0 || at.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's duty, above.
-    unsafe { slice::from_raw_parts(at.cast(), length) }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn gp_rs_stage(stage: c_int) {
-    exchange::with(|x| x.set_stage(stage));
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_write(at: *const c_char, length: usize) -> bool {
-    // SAFETY: PHP's output, valid during the call.
-    let body = unsafe { bytes(at, length) };
-    exchange::with(|x| x.write_body(body)).unwrap_or(true)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn gp_rs_flush() -> bool {
-    exchange::with(exchange::Exchange::flush).unwrap_or(true)
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_finish(aborted: *mut bool) -> bool {
-    let (ended_now, gone) = exchange::with(exchange::Exchange::finish).unwrap_or((false, false));
-    // SAFETY: points to a local of the shim.
-    unsafe { *aborted = gone };
-    ended_now
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn gp_rs_is_finished() -> bool {
-    exchange::with(|x| x.is_finished()).unwrap_or(true)
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_read_body(buffer: *mut c_char, length: usize) -> usize {
-    // SAFETY: PHP's buffer, which it has initialised or will not read past the
-    // number of bytes returned; bytes have no invalid values.
-    let buffer = unsafe { slice::from_raw_parts_mut(buffer.cast(), length) };
-    exchange::with(|x| x.read_body(buffer)).unwrap_or(0)
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_head_status(code: c_int, line: GpText, raw: bool) {
-    // SAFETY: PHP's status line, valid during the call.
-    let line = unsafe { bytes(line.at, line.length) };
-    exchange::with(|x| x.head_status(code, line, raw));
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_head_line(at: *const c_char, length: usize) {
-    // SAFETY: PHP's header, valid during the call.
-    let line = unsafe { bytes(at, length) };
-    exchange::with(|x| x.head_line(line));
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn gp_rs_head_end() {
-    exchange::with(exchange::Exchange::head_end);
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_param(
-    name: *const c_char,
-    length: usize,
-    value_length: *mut usize,
-) -> *const c_char {
-    // SAFETY: a name of PHP or of the shim, valid during the call.
-    let name = unsafe { bytes(name, length) };
-    let found = exchange::with(|x| x.param(name)).flatten();
-    // SAFETY: points to a local of the shim.
-    unsafe { *value_length = found.map_or(0, |(_, length)| length) };
-    found.map_or(null(), |(at, _)| at.cast())
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_param_at(index: usize, param: *mut GpParam) -> bool {
-    let Some((name, value)) = exchange::with(|x| x.param_at(index)).flatten() else {
-        return false;
-    };
-    let text = |(at, length): (*const u8, usize)| GpText {
-        at: at.cast(),
-        length,
-    };
-    // SAFETY: points to a local of the shim.
-    unsafe {
-        param.write(GpParam {
-            name: text(name),
-            value: text(value),
-        })
-    };
-    true
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_log(at: *const c_char, length: usize, to_client: bool) {
-    // SAFETY: a message of PHP or of the shim, valid during the call.
-    let message = unsafe { bytes(at, length) };
-    exchange::log(message, to_client);
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_php_log(at: *const c_char, length: usize, to_client: bool) {
-    // SAFETY: a message of PHP, valid during the call.
-    let message = unsafe { bytes(at, length) };
-    exchange::php_log(message, to_client);
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn gp_rs_php_error(kind: c_int, message: GpText, file: GpText, line: u32) {
-    // SAFETY: strings of PHP, valid during the call.
-    let (message, file) = unsafe { (bytes(message.at, message.length), bytes(file.at, file.length)) };
-    exchange::with(|x| {
-        x.php_error(&PhpError {
-            kind,
-            message,
-            file,
-            line,
-        })
-    });
 }

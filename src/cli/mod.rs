@@ -1,11 +1,27 @@
 //! The command line: what can be asked for, and whom it is passed on to.
 //!
-//! Nothing here prints or exits; `main` does both.
+//! The program has two. Called as `php-fpm…`, or with php-fpm's flags, it is php-fpm:
+//! `flags` understands them, `fpm` does what they say, with `usage`, `about`, `test`,
+//! `limits` and `handover` (titles and daemons). Otherwise it has the commands below, one
+//! file each. `load` is shared. Only `main` prints to standard output or exits.
 
+mod about;
+mod arguments;
+mod check;
+mod completion;
+mod flags;
 mod fpm;
+mod handover;
+mod limits;
+mod load;
+mod reload;
 mod roles;
 mod serve;
+mod test;
+mod usage;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -13,12 +29,16 @@ use clap::{Parser, Subcommand};
 use crate::config::LogLevel;
 use crate::logs::ErrorLog;
 
-pub use fpm::FpmArguments;
+pub use arguments::FpmArguments;
+pub use completion::CompletionArguments;
+pub use reload::ReloadArguments;
 pub use roles::FrontArguments;
 pub use serve::ServeArguments;
 
 /// Exit status for arguments that make no sense (EX_USAGE).
 pub const USAGE: u8 = 64;
+/// Exit status when something went wrong inside (EX_SOFTWARE).
+const SOFTWARE: u8 = 70;
 /// Exit status for a configuration or a machine that does not allow a start (EX_CONFIG).
 const CONFIG: u8 = 78;
 
@@ -26,17 +46,16 @@ const EXAMPLES: &str = "\
 Examples:
   glasspool serve .                                  this folder at http://127.0.0.1:8000, traced to the terminal
   glasspool serve public --slow 100ms --workers 8
-  glasspool -y /etc/php/8.2/fpm/php-fpm.conf         php-fpm's own configuration, in the foreground
+  glasspool run -y /etc/php/8.2/fpm/php-fpm.conf     php-fpm's own configuration, in the foreground
   glasspool check -y /etc/php/8.2/fpm/php-fpm.conf   what would run, or what is wrong
+  glasspool reload                                   new configuration, and whether it works
+Without a command it takes php-fpm's flags and behaves as php-fpm: glasspool -t, glasspool -D -y FILE.
 Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 configuration or machine.";
 
 /// Runs PHP's workers, and explains every slow request.
 #[derive(Debug, Parser)]
-#[command(name = "glasspool", version, about, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "glasspool", version, about, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Without a command: `run`.
-    #[command(flatten)]
-    fpm: FpmArguments,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -47,14 +66,32 @@ enum Command {
     Run(FpmArguments),
     /// Check the configuration and say what would run
     Check(FpmArguments),
+    /// Have the running supervisor read its configuration anew, and say how that went
+    Reload(ReloadArguments),
     /// Serve a folder over HTTP, traced to the terminal
     Serve(ServeArguments),
+    /// Print a completion script
+    Completion(CompletionArguments),
     /// The observer's process; started by the supervisor
     #[command(hide = true)]
     Observer,
     /// The HTTP front's process; started by the supervisor
     #[command(hide = true)]
     Front(FrontArguments),
+}
+
+/// A command line made sense of.
+#[derive(Debug)]
+pub struct Call(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// One of our own commands.
+    Own(Box<Arguments>),
+    /// As php-fpm would be called.
+    Fpm(Vec<OsString>),
+    /// By this program itself, to go on under another title.
+    Resumed(handover::Handover),
 }
 
 /// Why a command failed.
@@ -70,24 +107,59 @@ pub struct Failure {
 
 impl Failure {
     fn config(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::with(CONFIG, error)
+    }
+
+    /// Of something that was tried and did not work.
+    fn ordinary(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::with(1, error)
+    }
+
+    fn with(code: u8, error: impl Into<anyhow::Error>) -> Failure {
         Failure {
             error: error.into(),
-            code: CONFIG,
+            code,
             log: ErrorLog::stderr(LogLevel::Notice),
         }
     }
+}
+
+/// Makes sense of the program's arguments, its own name first. May read standard input
+/// where this program has started itself.
+///
+/// # Errors
+/// With what to print when they make none, or when help was asked for.
+pub fn understand(argv: Vec<OsString>) -> Result<Call, clap::Error> {
+    let argv0 = argv.first().map(OsString::as_os_str).unwrap_or_default();
+    if let Some(handover) = handover::given(argv0) {
+        return Ok(Call(Kind::Resumed(handover)));
+    }
+    let named_so = Path::new(argv0)
+        .file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"php-fpm"));
+    if named_so || argv.get(1).is_some_and(|first| flags::is_php_fpms(first)) {
+        return Ok(Call(Kind::Fpm(argv)));
+    }
+    Ok(Call(Kind::Own(Box::new(Arguments::try_parse_from(argv)?))))
 }
 
 /// Does what was asked for. Results for people go to `say`, line by line.
 ///
 /// # Errors
 /// With the status to exit with.
-pub fn run(arguments: Arguments, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure> {
-    match arguments.command {
-        None => fpm::run(&arguments.fpm),
-        Some(Command::Run(fpm)) => fpm::run(&fpm),
-        Some(Command::Check(fpm)) => fpm::check(&fpm, say),
+pub fn run(call: Call, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure> {
+    let command = match call.0 {
+        Kind::Resumed(handover) => return Ok(fpm::resume(handover)),
+        Kind::Fpm(argv) => return Ok(fpm::call(argv, say)),
+        Kind::Own(arguments) => arguments.command,
+    };
+    match command {
+        None => Ok(fpm::run(&FpmArguments::default().flags())),
+        Some(Command::Run(fpm)) => Ok(fpm::run(&fpm.flags())),
+        Some(Command::Check(fpm)) => check::check(&fpm.flags(), say),
+        Some(Command::Reload(reload)) => reload::reload(reload, say),
         Some(Command::Serve(serve)) => serve::run(serve, say),
+        Some(Command::Completion(completion)) => Ok(completion::print(&completion, say)),
         Some(Command::Observer) => Ok(roles::observer()),
         Some(Command::Front(front)) => roles::front(front),
     }
@@ -97,6 +169,10 @@ pub fn run(arguments: Arguments, say: impl Fn(&str) + 'static) -> Result<ExitCod
 mod tests {
     use super::*;
 
+    fn understood(line: &str) -> Result<Kind, clap::Error> {
+        understand(line.split(' ').map(OsString::from).collect()).map(|call| call.0)
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
@@ -104,23 +180,37 @@ mod tests {
     }
 
     #[test]
-    fn no_command_is_run() {
-        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).expect(line);
-        assert!(parse("glasspool").command.is_none());
-        assert!(
-            parse("glasspool -y a.conf -p /x -R --nodaemonize")
-                .command
-                .is_none()
-        );
+    fn a_name_or_a_flag_of_php_fpm_makes_it_php_fpm() {
+        for line in [
+            "php-fpm",
+            "/usr/sbin/php-fpm8.2 -h",
+            "glasspool -t",
+            "glasspool -y a.conf --config b",
+        ] {
+            assert!(matches!(understood(line), Ok(Kind::Fpm(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_our_own() {
+        let command = |line: &str| match understood(line).expect(line) {
+            Kind::Own(arguments) => arguments.command,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(command("glasspool").is_none());
         assert!(matches!(
-            parse("glasspool run -y a.conf").command,
+            command("glasspool run -y a.conf -R"),
             Some(Command::Run(_))
         ));
-        assert!(matches!(
-            parse("glasspool serve .").command,
-            Some(Command::Serve(_))
-        ));
-        assert!(Arguments::try_parse_from(["glasspool", "--no-such-flag"]).is_err());
-        assert!(Arguments::try_parse_from(["glasspool", "serve", ".", "--slow", "soon"]).is_err());
+        assert!(matches!(command("glasspool serve ."), Some(Command::Serve(_))));
+        assert!(matches!(command("glasspool reload 42"), Some(Command::Reload(_))));
+        for line in [
+            "glasspool --no-such-flag",
+            "glasspool serve . --slow soon",
+            "glasspool --help",
+            "glasspool -V",
+        ] {
+            assert!(understood(line).is_err(), "{line}");
+        }
     }
 }

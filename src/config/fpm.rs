@@ -7,15 +7,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::directives::{self, Array, Directive, Placed, RawGlobal, RawPool, Scalar};
+use super::assign;
+use super::directives::{PoolLines, RawGlobal, RawPool};
 use super::effective::{Environment, LogLevel, Notice};
-use super::error::{BadValue, ConfigError, Fault, Nearest, Place, Shown};
+use super::error::{ConfigError, Fault, Place, Shown};
 use super::ini::{self, Statement};
-use super::values::{self, ProcessManager};
 
 /// Most bytes of one load, over all files. Ten thousand pools of a hundred lines stay far below.
 const MAX_TOTAL_BYTES: u64 = 16 * 1024 * 1024;
+/// Most files of one load, each counted as often as it is included: empty ones cost time and no bytes.
+const MAX_FILES: u32 = 65_536;
 /// Deepest chain of files, the first one included: php-fpm's own limit.
 const MAX_FILES_DEEP: usize = 5;
 
@@ -27,11 +30,10 @@ const LIKE_GLOB_3: glob::MatchOptions = glob::MatchOptions {
 };
 
 /// Everything that was read, in file order.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct RawFpm {
     pub(super) global: RawGlobal,
     pub(super) pools: Vec<RawPool>,
-    pub(super) notices: Vec<Notice>,
 }
 
 /// Reads `path` and its includes; relative include patterns start at `include_root`.
@@ -39,14 +41,17 @@ pub(super) fn read(
     path: &Path,
     include_root: &Path,
     environment: &Environment,
+    notices: &mut Vec<Notice>,
 ) -> Result<RawFpm, ConfigError> {
     let mut reader = Reader {
         include_root,
         environment,
+        notices,
         raw: RawFpm::default(),
         pool_index: BTreeMap::new(),
         current: None,
         bytes_left: MAX_TOTAL_BYTES,
+        files_left: MAX_FILES,
     };
     reader.file(path, None, 1)?;
     Ok(reader.raw)
@@ -55,20 +60,23 @@ pub(super) fn read(
 struct Reader<'a> {
     include_root: &'a Path,
     environment: &'a Environment,
+    notices: &'a mut Vec<Notice>,
     raw: RawFpm,
     /// Lower case section name to its place in `raw.pools`.
     pool_index: BTreeMap<String, usize>,
     /// The pool that lines go to; `None` is `[global]`.
     current: Option<usize>,
     bytes_left: u64,
+    files_left: u32,
 }
 
 impl Reader<'_> {
     fn file(&mut self, path: &Path, included_at: Option<&Place>, depth: usize) -> Result<(), ConfigError> {
-        let opened = File::open(path).map_err(|e| ConfigError::io(path, included_at, e))?;
+        self.count_file(included_at, depth)?;
+        let opened = File::open(path).map_err(|e| ConfigError::open(path, included_at, e))?;
         let mut text = Vec::new();
         let read = opened.take(self.bytes_left + 1).read_to_end(&mut text);
-        let read = read.map_err(|e| ConfigError::io(path, included_at, e))? as u64;
+        let read = read.map_err(|e| ConfigError::open(path, included_at, e))? as u64;
         let too_large = Fault::TooLarge {
             what: "php-fpm.conf with its includes",
             limit: MAX_TOTAL_BYTES,
@@ -77,9 +85,10 @@ impl Reader<'_> {
             .bytes_left
             .checked_sub(read)
             .ok_or_else(|| ConfigError::at(&Place::line(path, 1), too_large))?;
+        let file: Arc<Path> = path.into();
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let place = Place::line(path, index + 1);
+            let place = Place::line(Arc::clone(&file), index + 1);
             let statement = ini::parse_line(line, self.environment);
             match statement.map_err(|fault| ConfigError::at(&place, fault))? {
                 None => {}
@@ -92,16 +101,21 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn include(&mut self, pattern: &str, place: &Place, depth: usize) -> Result<(), ConfigError> {
-        if depth >= MAX_FILES_DEEP {
-            return Err(ConfigError::at(
-                place,
-                Fault::IncludeDepth {
-                    limit: MAX_FILES_DEEP,
-                },
-            ));
+    fn count_file(&mut self, included_at: Option<&Place>, depth: usize) -> Result<(), ConfigError> {
+        if depth > MAX_FILES_DEEP {
+            let fault = Fault::IncludeDepth {
+                limit: MAX_FILES_DEEP,
+            };
+            return Err(ConfigError::new(included_at, fault));
         }
-        let shown = Shown::from(pattern);
+        let left = self.files_left.checked_sub(1);
+        self.files_left =
+            left.ok_or_else(|| ConfigError::new(included_at, Fault::IncludeCount { limit: MAX_FILES }))?;
+        Ok(())
+    }
+
+    fn include(&mut self, pattern: &str, place: &Place, depth: usize) -> Result<(), ConfigError> {
+        let shown = Shown::from(&*self.include_root.join(pattern));
         // `join` keeps an absolute pattern as it is.
         let root = glob::Pattern::escape(&self.include_root.to_string_lossy());
         let full = Path::new(&root).join(pattern);
@@ -111,37 +125,37 @@ impl Reader<'_> {
             reason: e.msg,
         };
         let paths = paths.map_err(|e| ConfigError::at(place, bad(e)))?;
+        let globalize = || {
+            let (pattern, at) = (shown.clone(), place.clone());
+            ConfigError::at(place, Fault::Globalize { pattern, at })
+        };
         let mut found: Vec<PathBuf> = Vec::new();
         for path in paths {
             found.push(path.map_err(|e| {
-                let path = e.path().to_path_buf();
-                ConfigError::io(&path, Some(place), e.into())
+                let unreadable = format!("{}: {}", e.path().display(), e.error());
+                globalize().found(Shown::sentence(&unreadable))
             })?);
         }
         if found.is_empty() {
             let directory = full.parent().unwrap_or(Path::new("/"));
             let wild = directory.to_string_lossy().contains(['*', '?', '[']);
             if !wild && std::fs::read_dir(directory).is_err() {
-                let fault = Fault::Globalize {
-                    pattern: shown,
-                    place: place.clone(),
-                };
-                return Err(ConfigError::at(place, fault));
+                return Err(globalize());
             }
-            let (file, line) = (Shown::from(place.file.as_path()), place.line);
+            let (file, line) = (Shown::from(&*place.file), place.line);
             let text = format!("Nothing matches the include pattern '{shown}' from {file} at line {line}.");
             let notice = Notice {
                 level: LogLevel::Warning,
                 place: Some(place.clone()),
                 text,
             };
-            self.raw.notices.push(notice);
+            self.notices.push(notice);
         }
         found.sort();
-        found
-            .iter()
-            .filter(|path| !path.is_dir())
-            .try_for_each(|path| self.file(path, Some(place), depth + 1))
+        found.iter().filter(|path| !path.is_dir()).try_for_each(|path| {
+            self.file(path, Some(place), depth + 1)
+                .map_err(|e| e.included(place, path))
+        })
     }
 
     fn statement(&mut self, statement: Statement, place: &Place) -> Result<(), ConfigError> {
@@ -151,7 +165,10 @@ impl Reader<'_> {
                 Ok(())
             }
             Statement::Scalar { name, value } => self.scalar(&name, value, place),
-            Statement::Array { name, key, value } => self.array(&name, &key, value),
+            Statement::Array { name, key, value } => {
+                let pool = self.current.map(|index| &mut self.raw.pools[index]);
+                assign::array(pool, &name, &key, value)
+            }
         };
         done.map_err(|fault| ConfigError::at(place, fault))
     }
@@ -161,169 +178,20 @@ impl Reader<'_> {
         self.current = (folded != "global").then(|| {
             let pools = &mut self.raw.pools;
             *self.pool_index.entry(folded).or_insert_with(|| {
-                pools.push(RawPool::new(name, place.clone()));
+                pools.push(RawPool {
+                    name,
+                    place: place.clone(),
+                    lines: PoolLines::default(),
+                });
                 pools.len() - 1
             })
         });
     }
 
     fn scalar(&mut self, name: &str, value: String, place: &Place) -> Result<(), Fault> {
-        match self.current.map(|index| &mut self.raw.pools[index]) {
-            None => {
-                let elsewhere = directives::find(directives::POOL, name).map(|_| "a pool section");
-                let directive = known(directives::GLOBAL, name, elsewhere)?;
-                set(&mut self.raw.global, directive, value, None, place)?;
-                refuse_in_global(&self.raw.global)
-            }
-            Some(pool) => {
-                let elsewhere = directives::find(directives::GLOBAL, name).map(|_| "[global]");
-                let directive = known(directives::POOL, name, elsewhere)?;
-                let pool_name = pool.name.clone();
-                set(pool, directive, value, Some(&pool_name), place)?;
-                refuse_in_pool(pool)
-            }
+        match self.current {
+            None => assign::global(&mut self.raw.global, name, value, place, self.notices),
+            Some(index) => assign::pool(&mut self.raw.pools[index], name, value, place, self.notices),
         }
-    }
-
-    fn array(&mut self, name: &str, key: &str, value: String) -> Result<(), Fault> {
-        let Some(pool) = self.current.map(|index| &mut self.raw.pools[index]) else {
-            return Err(Fault::GlobalArray {
-                name: Shown::from(name),
-                key: Shown::from(key),
-            });
-        };
-        let Some(array) = Array::ALL.into_iter().find(|array| array.name() == name) else {
-            let nearest = Nearest::among(name, Array::ALL.map(Array::name));
-            return Err(Fault::UnknownDirective {
-                name: Shown::from(name),
-                nearest,
-            });
-        };
-        if array != Array::SuppressPath && key.is_empty() {
-            return Err(Fault::NoKey { name: array.name() });
-        }
-        let flag = |value: &str| {
-            let bad = |reason| Fault::ArrayValue {
-                name: array.name(),
-                key: Shown::from(key),
-                reason,
-                found: Shown::from(value),
-            };
-            values::boolean(value)
-                .map(|on| String::from(if on { "1" } else { "0" }))
-                .map_err(bad)
-        };
-        // `$pool` means the pool in values; php-fpm leaves flags alone, where it could only be wrong.
-        let text = |value: String, pool: &RawPool| value.replace("$pool", &pool.name);
-        match array {
-            Array::SuppressPath => return Err(Fault::Unsupported { name: array.name() }),
-            Array::Env if value.is_empty() => {
-                return Err(Fault::EmptyEnv {
-                    key: Shown::from(key),
-                });
-            }
-            Array::Env if key.contains('=') => {
-                return Err(Fault::EnvName {
-                    key: Shown::from(key),
-                });
-            }
-            Array::Env => pool.env.push((key.to_owned(), text(value, pool))),
-            Array::PhpValue => pool.php_values.push((key.to_owned(), text(value, pool))),
-            Array::PhpFlag => pool.php_values.push((key.to_owned(), flag(&value)?)),
-            Array::PhpAdminValue => pool.php_admin_values.push((key.to_owned(), text(value, pool))),
-            Array::PhpAdminFlag => pool.php_admin_values.push((key.to_owned(), flag(&value)?)),
-        }
-        Ok(())
-    }
-}
-
-fn known<S>(
-    table: &'static [Directive<S>],
-    name: &str,
-    elsewhere: Option<&'static str>,
-) -> Result<&'static Directive<S>, Fault> {
-    directives::find(table, name).ok_or_else(|| match elsewhere {
-        Some(section) => Fault::WrongSection {
-            name: Shown::from(name),
-            section,
-        },
-        None => {
-            let names = table.iter().map(|directive| directive.name);
-            Fault::UnknownEntry {
-                name: Shown::from(name),
-                nearest: Nearest::among(name, names),
-            }
-        }
-    })
-}
-
-fn set<S>(
-    section: &mut S,
-    directive: &'static Directive<S>,
-    value: String,
-    pool: Option<&str>,
-    place: &Place,
-) -> Result<(), Fault> {
-    let bad = |reason| Fault::Value {
-        name: directive.name,
-        reason,
-        found: Shown::from(value.as_str()),
-    };
-    match &directive.scalar {
-        Scalar::Text(field) => {
-            let text = match pool {
-                Some(pool) => value.replace("$pool", pool),
-                None if value.contains("$pool") => return Err(bad(BadValue::PoolVariable)),
-                None => value,
-            };
-            // An empty text is php-fpm's way to say "not set".
-            *field(section) = (!text.is_empty()).then(|| placed(text, place));
-        }
-        Scalar::Integer(field) => {
-            *field(section) = Some(placed(values::integer(&value).map_err(bad)?, place))
-        }
-        Scalar::Time(field) => *field(section) = Some(placed(values::time(&value).map_err(bad)?, place)),
-        Scalar::Boolean(field) => {
-            *field(section) = Some(placed(values::boolean(&value).map_err(bad)?, place))
-        }
-        Scalar::LogLevel(field) => {
-            *field(section) = Some(placed(values::log_level(&value).map_err(bad)?, place));
-        }
-        Scalar::ProcessManager(field) => {
-            *field(section) = Some(placed(values::process_manager(&value).map_err(bad)?, place));
-        }
-        Scalar::Mode(field) => *field(section) = Some(placed(values::mode(&value).map_err(bad)?, place)),
-        Scalar::Unsupported => return Err(Fault::Unsupported { name: directive.name }),
-    }
-    Ok(())
-}
-
-fn placed<T>(value: T, place: &Place) -> Placed<T> {
-    Placed {
-        value,
-        place: place.clone(),
-    }
-}
-
-/// Values that are right in php-fpm and cannot be had here yet.
-fn refuse_in_global(global: &RawGlobal) -> Result<(), Fault> {
-    if global.daemonize.as_ref().is_some_and(|daemonize| daemonize.value) {
-        return Err(Fault::Daemonize);
-    }
-    if global
-        .error_log
-        .as_ref()
-        .is_some_and(|log| log.value.eq_ignore_ascii_case("syslog"))
-    {
-        return Err(Fault::Syslog);
-    }
-    Ok(())
-}
-
-fn refuse_in_pool(pool: &RawPool) -> Result<(), Fault> {
-    match pool.pm.as_ref().map(|pm| pm.value) {
-        Some(ProcessManager::Dynamic) => Err(Fault::ProcessManager { pm: "dynamic" }),
-        Some(ProcessManager::OnDemand) => Err(Fault::ProcessManager { pm: "ondemand" }),
-        Some(ProcessManager::Static) | None => Ok(()),
     }
 }

@@ -5,22 +5,30 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use super::effective::ListenAddress;
-use super::error::{PoolFault, Shown};
+use super::error::Shown;
 
-/// `sizeof(sockaddr_un.sun_path)` less the final NUL, see unix(7). php-fpm cuts longer paths, which then are
-/// different sockets from the ones the web server is told of.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Why an address is refused.
+#[derive(Debug)]
+pub(super) enum BadAddress {
+    Port { found: Shown },
+    Resolve { reason: Shown },
+}
 
-/// Reads one `listen` value; a relative socket path starts at `prefix`. May resolve a host name, first answer only.
-pub(super) fn parse(text: &str, prefix: &Path) -> Result<ListenAddress, PoolFault> {
+/// Reads one address; a relative socket path starts at `prefix`. May resolve a host name: the first answer counts,
+/// of the others `warn` is told in php-fpm's words.
+pub(super) fn parse(
+    text: &str,
+    prefix: &Path,
+    warn: impl FnMut(String),
+) -> Result<ListenAddress, BadAddress> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return port(text).map(ListenAddress::TcpPort);
     }
     let Some((host, number)) = text.rsplit_once(':') else {
-        return unix(text, prefix);
+        return Ok(ListenAddress::Unix(prefix.join(text)));
     };
     if text.starts_with('/') {
-        return Err(unresolved(text, "the path contains ':'"));
+        return Err(unresolved("the path contains ':'"));
     }
     let port = port(number)?;
     let host = host
@@ -32,43 +40,46 @@ pub(super) fn parse(text: &str, prefix: &Path) -> Result<ListenAddress, PoolFaul
     }
     // `*` is what other servers write for every address; php-fpm does not know it.
     if host.is_empty() || host == "*" {
-        return Err(unresolved(
-            text,
-            "no such host; for every address give the port alone",
-        ));
+        return Err(unresolved("no such host; for every address give the port alone"));
     }
-    let found = (host, port)
-        .to_socket_addrs()
-        .map_err(|e| unresolved(text, &e.to_string()))?;
-    found
-        .into_iter()
-        .next()
-        .map(ListenAddress::Tcp)
-        .ok_or_else(|| unresolved(text, "no address"))
+    resolve(host, port, warn)
 }
 
-fn port(text: &str) -> Result<u16, PoolFault> {
+fn resolve(host: &str, port: u16, mut warn: impl FnMut(String)) -> Result<ListenAddress, BadAddress> {
+    let found = (host, port).to_socket_addrs().map_err(|e| {
+        let reason = e.to_string();
+        // The standard library puts this before what gai_strerror(3) says.
+        let reason = reason
+            .strip_prefix("failed to lookup address information: ")
+            .unwrap_or(&reason);
+        unresolved(reason)
+    })?;
+    let mut found: Vec<SocketAddr> = found.collect();
+    // A host file may name one address twice.
+    found.dedup();
+    let mut found = found.into_iter();
+    let first = found.next().ok_or_else(|| unresolved("no address"))?;
+    for other in found {
+        warn(format!(
+            "Found multiple addresses for {}, {} ignored",
+            Shown::from(host),
+            other.ip()
+        ));
+    }
+    Ok(ListenAddress::Tcp(first))
+}
+
+fn port(text: &str) -> Result<u16, BadAddress> {
     // `parse` would also take `+80`.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|port| digits && *port != 0);
-    port.ok_or_else(|| PoolFault::Port {
+    port.ok_or_else(|| BadAddress::Port {
         found: Shown::from(text),
     })
 }
 
-fn unix(text: &str, prefix: &Path) -> Result<ListenAddress, PoolFault> {
-    let path = prefix.join(text);
-    let found = path.as_os_str().len();
-    if found > MAX_SOCKET_PATH_BYTES {
-        let (path, limit) = (Shown::from(path.as_path()), MAX_SOCKET_PATH_BYTES);
-        return Err(PoolFault::LongSocketPath { path, found, limit });
-    }
-    Ok(ListenAddress::Unix(path))
-}
-
-fn unresolved(address: &str, reason: &str) -> PoolFault {
-    PoolFault::Resolve {
-        address: Shown::from(address),
+fn unresolved(reason: &str) -> BadAddress {
+    BadAddress::Resolve {
         reason: Shown::from(reason),
     }
 }

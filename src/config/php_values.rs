@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::directives::RawPool;
+use super::directives::PoolLines;
 use super::effective::PhpValue;
 
 /// INI names whose relative values php-fpm puts under the prefix.
@@ -28,40 +28,45 @@ const INI_PATHS: [&str; 15] = [
 /// INI names that add up instead of replacing each other, so that none of their lines may be dropped.
 const INI_CUMULATIVE: [&str; 3] = ["extension", "disable_functions", "disable_classes"];
 
+/// Puts relative paths among the values under `prefix`. Not for a chrooted pool: its paths are its own.
+pub(super) fn expand_paths(lines: &mut PoolLines, prefix: &Path) {
+    for (name, value) in &mut lines.php_values {
+        expand(name, value, prefix);
+    }
+    for (name, value) in &mut lines.php_admin_values {
+        // php-fpm exempts the admin form only; the other becomes a file called syslog there and here.
+        if !(name.eq_ignore_ascii_case("error_log") && value.eq_ignore_ascii_case("syslog")) {
+            expand(name, value, prefix);
+        }
+    }
+}
+
+fn expand(name: &str, value: &mut String, prefix: &Path) {
+    let is_path = INI_PATHS.iter().any(|path| path.eq_ignore_ascii_case(name));
+    if is_path && !value.is_empty() && !value.starts_with('/') {
+        *value = format!("{}/{value}", prefix.to_string_lossy().trim_end_matches('/'));
+    }
+}
+
 /// The values in the order to apply them, the scripts' own before the administrator's. php-fpm keeps each list
-/// reversed, so the first line of a name is applied last and wins. Relative paths start at `prefix`; a chrooted
-/// pool has none, its paths are its own.
-pub(super) fn in_order(raw: &RawPool, prefix: Option<&Path>) -> Vec<PhpValue> {
-    let mut values = first_lines(&raw.php_values, false, prefix);
-    values.extend(first_lines(&raw.php_admin_values, true, prefix));
+/// reversed, so the first line of a name is applied last and wins.
+pub(super) fn in_order(lines: &PoolLines) -> Vec<PhpValue> {
+    let mut values = first_lines(&lines.php_values, false);
+    values.extend(first_lines(&lines.php_admin_values, true));
     values
 }
 
-fn first_lines(lines: &[(String, String)], admin: bool, prefix: Option<&Path>) -> Vec<PhpValue> {
+fn first_lines(lines: &[(String, String)], admin: bool) -> Vec<PhpValue> {
     let mut seen = BTreeSet::new();
-    let mut values = Vec::new();
-    for (name, value) in lines {
-        if seen.insert(name.as_str()) || INI_CUMULATIVE.contains(&name.as_str()) {
-            let value = expanded(name, value, admin, prefix);
-            values.push(PhpValue {
-                name: name.clone(),
-                value,
-                admin,
-            });
-        }
-    }
+    let mut values: Vec<PhpValue> = lines
+        .iter()
+        .filter(|(name, _)| seen.insert(name.as_str()) || INI_CUMULATIVE.contains(&name.as_str()))
+        .map(|(name, value)| PhpValue {
+            name: name.clone(),
+            value: value.clone(),
+            admin,
+        })
+        .collect();
     values.reverse();
     values
-}
-
-fn expanded(name: &str, value: &str, admin: bool, prefix: Option<&Path>) -> String {
-    let is_path = INI_PATHS.iter().any(|path| path.eq_ignore_ascii_case(name));
-    // php-fpm exempts the admin form only; the other becomes a file called syslog there and here.
-    let is_syslog = admin && name.eq_ignore_ascii_case("error_log") && value == "syslog";
-    match prefix {
-        Some(prefix) if is_path && !is_syslog && !value.is_empty() && !value.starts_with('/') => {
-            format!("{}/{value}", prefix.to_string_lossy().trim_end_matches('/'))
-        }
-        _ => value.to_owned(),
-    }
 }

@@ -1,46 +1,47 @@
-//! php-fpm's error log: `[dd-Mon-yyyy HH:MM:SS] LEVEL: message`, local time, one
-//! write(2) per line so that lines of several processes never mix.
+//! The error log as everybody holds it: one handle, cloned at will.
 //!
 //! Log tools match these lines, hence the exact words of php-fpm wherever it has a
-//! message for what happened. No rotation and no buffering.
+//! message for what happened. No rotation: SIGUSR1 has the file opened anew.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, IsTerminal};
 use std::panic::Location;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Zoned;
-
-use crate::config::LogLevel;
+use super::destinations::{Destinations, Rules};
+use crate::config::{DEFAULT_LOG_LIMIT, Global, LogLevel, LogTarget};
 
 /// Longest line in bytes, without its newline; php-fpm's default `log_limit`.
-pub const LINE_LIMIT: usize = 1024;
+pub const LINE_LIMIT: usize = DEFAULT_LOG_LIMIT;
 
-/// A handle on the error log; clones write to the same place.
+/// A handle on the error log; clones write to the same place. No call ever waits for
+/// whoever reads the log, see `sink`.
 #[derive(Debug, Clone)]
-pub struct ErrorLog(Arc<Inner>);
+pub struct ErrorLog(Arc<Mutex<Destinations>>);
 
-#[derive(Debug)]
-struct Inner {
-    /// `None` writes to standard error.
-    file: Option<File>,
-    level: LogLevel,
-    /// Whether what goes to the file is also for whoever watches the start.
-    echo: AtomicBool,
+/// Where standard error stands in what the program was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether the program stays in the foreground.
+    pub foreground: bool,
+    /// Whether standard error gets the log although it is no terminal (`-O`).
+    pub force_stderr: bool,
 }
+
+/// What a new configuration says of the log, opened and not in use yet.
+#[derive(Debug)]
+pub struct Prepared(Rules);
 
 impl ErrorLog {
     /// Lines from `level` on go to standard error.
     pub fn stderr(level: LogLevel) -> Self {
-        Self(Arc::new(Inner {
-            file: None,
-            level,
-            echo: AtomicBool::new(false),
-        }))
+        let global = Global {
+            log_level: level,
+            ..Global::default()
+        };
+        let rules = Rules::open(&global).expect("without a destination there is nothing to open");
+        Self::of(Destinations::new(rules, true, true))
     }
 
     /// Lines go to the file, and those from NOTICE on also to standard error until
@@ -49,167 +50,186 @@ impl ErrorLog {
     /// # Errors
     /// When the file cannot be opened or created.
     pub fn file(path: &Path, level: LogLevel) -> io::Result<Self> {
-        let file = Some(super::open_log(path)?);
-        Ok(Self(Arc::new(Inner {
-            file,
-            level,
-            echo: AtomicBool::new(true),
-        })))
+        let global = Global {
+            error_log: Some(LogTarget::File(path.to_path_buf())),
+            log_level: level,
+            ..Global::default()
+        };
+        Ok(Self::of(Destinations::new(Rules::open(&global)?, false, false)))
     }
 
-    /// From now on the file alone gets the lines; standard error is tied to it, so that
-    /// what children inherit as theirs ends there too.
+    /// The log as configured. In the foreground standard error is the log when it is a
+    /// terminal or when that is forced; a file is opened all the same, as php-fpm does.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or created.
+    pub fn open(global: &Global, standing: Standing) -> io::Result<Self> {
+        let rules = Rules::open(global)?;
+        let on_stderr = standing.foreground && (standing.force_stderr || io::stderr().is_terminal());
+        Ok(Self::of(Destinations::new(rules, on_stderr, standing.foreground)))
+    }
+
+    fn of(destinations: Destinations) -> Self {
+        Self(Arc::new(Mutex::new(destinations)))
+    }
+
+    /// Nobody can leave it half-changed: each change is one assignment.
+    fn locked(&self) -> MutexGuard<'_, Destinations> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // === Where lines go ===
+
+    /// From now on the log alone gets the lines; standard error is tied to it (to nothing
+    /// with syslog), so that what children inherit as theirs ends there too. In the
+    /// background nothing holds the original any more.
     ///
     /// # Errors
     /// When the descriptor cannot be duplicated; the log itself keeps working.
     pub fn start_is_over(&self) -> io::Result<()> {
-        self.0.echo.store(false, Ordering::Relaxed);
-        match &self.0.file {
-            Some(file) => Ok(rustix::stdio::dup2_stderr(file)?),
-            None => Ok(()),
-        }
+        self.locked().start_is_over()
     }
 
-    /// The descriptor behind the log, for a child's standard error.
+    /// Opens the log's file anew (SIGUSR1), and says how that went. `others` runs while
+    /// standard error is the original one, so that logs that are `/dev/stderr` can be
+    /// opened anew as well.
+    pub fn reopen(&self, others: impl FnOnce()) {
+        self.with_original_stderr(|| {
+            let opened = self.locked().open_again();
+            match opened {
+                Ok(()) => self.notice("error log file re-opened"),
+                Err(e) => self.error(format_args!("unable to re-opened error log file: {}", Errno(&e))),
+            }
+            others();
+        });
+    }
+
+    /// Runs something while standard error is the one that the program was started with,
+    /// where it still is known.
+    pub fn with_original_stderr<T>(&self, run: impl FnOnce() -> T) -> T {
+        let untied = self.locked().untie();
+        let result = run();
+        let tied = untied.and(self.locked().tie());
+        if let Err(e) = tied {
+            // The log itself works on either way, so there is nothing to stop for.
+            self.error(format_args!(
+                "failed to tie stderr fd with error_log fd: dup2(): {}",
+                Errno(&e)
+            ));
+        }
+        result
+    }
+
+    /// Opens what a new configuration wants, changing nothing yet.
     ///
     /// # Errors
-    /// When it cannot be duplicated.
-    pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        match &self.0.file {
-            Some(file) => file.as_fd().try_clone_to_owned(),
-            None => rustix::stdio::stderr().try_clone_to_owned(),
-        }
+    /// When a file cannot be opened or created.
+    pub fn prepare(&self, global: &Global) -> io::Result<Prepared> {
+        Rules::open(global).map(Prepared)
     }
+
+    /// Changes over to it.
+    ///
+    /// # Errors
+    /// When standard error cannot be tied to it; the log itself has changed over.
+    pub fn adopt(&self, prepared: Prepared) -> io::Result<()> {
+        self.locked().adopt(prepared.0)
+    }
+
+    // === Lines ===
 
     /// What happens all the time; written with its place in the source.
     #[track_caller]
     pub fn debug(&self, message: impl fmt::Display) {
-        self.write(LogLevel::Debug, message, Location::caller());
+        self.at(LogLevel::Debug, message);
     }
 
     /// What an operator wants to see in an ordinary day's log.
     #[track_caller]
     pub fn notice(&self, message: impl fmt::Display) {
-        self.write(LogLevel::Notice, message, Location::caller());
+        self.at(LogLevel::Notice, message);
     }
 
     /// Something is wrong and has been dealt with.
     #[track_caller]
     pub fn warning(&self, message: impl fmt::Display) {
-        self.write(LogLevel::Warning, message, Location::caller());
+        self.at(LogLevel::Warning, message);
     }
 
     /// Something could not be done.
     #[track_caller]
     pub fn error(&self, message: impl fmt::Display) {
-        self.write(LogLevel::Error, message, Location::caller());
+        self.at(LogLevel::Error, message);
     }
 
     /// Why the program ends. Never cut, because what to do stands at its end.
+    #[track_caller]
     pub fn fatal(&self, message: impl fmt::Display) {
-        let mut line = format_line(&Zoned::now(), LogLevel::Error, None, b"");
-        line.pop();
-        line.extend(message.to_string().replace('\n', " ").bytes());
-        line.push(b'\n');
-        if let Some(file) = &self.0.file {
-            put(file.as_fd(), &line);
-        }
-        if self.0.file.is_none() || self.0.echo.load(Ordering::Relaxed) {
-            put(rustix::stdio::stderr(), &line);
-        }
+        self.whole(LogLevel::Error, message);
+    }
+
+    /// A line that is never cut.
+    #[track_caller]
+    pub fn whole(&self, level: LogLevel, message: impl fmt::Display) {
+        let message = message.to_string();
+        self.locked()
+            .say(level, message.as_bytes(), Location::caller(), false);
     }
 
     /// With a level that is known only at run time.
     #[track_caller]
     pub fn at(&self, level: LogLevel, message: impl fmt::Display) {
-        self.write(level, message, Location::caller());
+        if self.takes(level) {
+            self.bytes(level, message.to_string().as_bytes());
+        }
     }
 
-    /// Bytes that need not be text, such as what a script printed.
+    /// Bytes that need not be text, such as what a script printed. Cut at `log_limit`.
     #[track_caller]
     pub fn bytes(&self, level: LogLevel, message: &[u8]) {
-        self.line(level, message, Location::caller());
+        self.locked().say(level, message, Location::caller(), true);
     }
 
-    fn write(&self, level: LogLevel, message: impl fmt::Display, place: &Location<'_>) {
-        if level >= self.0.level {
-            self.line(level, message.to_string().as_bytes(), place);
-        }
+    /// Whether lines of this level are written.
+    pub fn takes(&self, level: LogLevel) -> bool {
+        level >= self.locked().rules.level
     }
 
-    fn line(&self, level: LogLevel, message: &[u8], place: &Location<'_>) {
-        if level < self.0.level {
-            return;
-        }
-        let place = (self.0.level == LogLevel::Debug).then_some(place);
-        let line = format_line(&Zoned::now(), level, place, message);
-        // A log that cannot be written (disk full, pipe closed) is no reason to stop
-        // serving, and there is nowhere left to say so.
-        match &self.0.file {
-            None => put(rustix::stdio::stderr(), &line),
-            Some(file) => {
-                put(file.as_fd(), &line);
-                if level >= LogLevel::Notice && self.0.echo.load(Ordering::Relaxed) {
-                    put(rustix::stdio::stderr(), &line);
-                }
+    /// Longest line in bytes, without its newline (`log_limit`).
+    pub fn limit(&self) -> usize {
+        self.locked().rules.limit
+    }
+
+    /// What stands in front of a message of this level that is logged now, for lines that
+    /// are put together elsewhere and given to [`ErrorLog::raw`].
+    #[track_caller]
+    pub fn head(&self, level: LogLevel) -> Vec<u8> {
+        self.locked().head(level, Location::caller())
+    }
+
+    /// Complete lines as they are, of any length: what others have put together, or what a
+    /// child wrote to its standard error.
+    pub fn raw(&self, lines: &[u8]) {
+        self.locked().put(lines);
+    }
+}
+
+/// An error of the system in php-fpm's words: `No such file or directory (2)`.
+#[derive(Debug, Clone, Copy)]
+pub struct Errno<'a>(pub &'a io::Error);
+
+impl fmt::Display for Errno<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.raw_os_error() {
+            Some(number) => {
+                let text = self.0.to_string();
+                let text = text
+                    .strip_suffix(&format!(" (os error {number})"))
+                    .unwrap_or(&text);
+                write!(f, "{text} ({number})")
             }
+            None => self.0.fmt(f),
         }
-    }
-}
-
-fn put(to: BorrowedFd<'_>, mut line: &[u8]) {
-    while !line.is_empty() {
-        match rustix::io::retry_on_intr(|| rustix::io::write(to, line)) {
-            Ok(written) if written > 0 => line = &line[written..],
-            Ok(_) | Err(_) => return,
-        }
-    }
-}
-
-/// One line with its newline. `place` is given when the log is at debug level, which
-/// adds microseconds and the place, as php-fpm does.
-fn format_line(now: &Zoned, level: LogLevel, place: Option<&Location<'_>>, message: &[u8]) -> Vec<u8> {
-    let mut line = Vec::with_capacity(64 + message.len().min(LINE_LIMIT));
-    let time = now.strftime(if place.is_some() {
-        "%d-%b-%Y %H:%M:%S%.6f"
-    } else {
-        "%d-%b-%Y %H:%M:%S"
-    });
-    let mut head = || -> io::Result<()> {
-        write!(line, "[{time}] {}: ", name(level))?;
-        let Some(place) = place else { return Ok(()) };
-        let stem = Path::new(place.file())
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy();
-        write!(
-            line,
-            "pid {}, {stem}(), line {}: ",
-            std::process::id(),
-            place.line()
-        )
-    };
-    head().expect("writing to a vector does not fail");
-    line.extend(
-        message
-            .iter()
-            .map(|byte| if *byte == b'\n' { b' ' } else { *byte }),
-    );
-    if line.len() > LINE_LIMIT {
-        line.truncate(LINE_LIMIT - 3);
-        line.extend(b"...");
-    }
-    line.push(b'\n');
-    line
-}
-
-fn name(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Debug => "DEBUG",
-        LogLevel::Notice => "NOTICE",
-        LogLevel::Warning => "WARNING",
-        LogLevel::Error => "ERROR",
-        LogLevel::Alert => "ALERT",
     }
 }
 
@@ -217,47 +237,73 @@ fn name(level: LogLevel) -> &'static str {
 mod tests {
     use super::*;
 
-    fn moment() -> Zoned {
-        "2026-03-01T04:05:06.000789+01:00[+01:00]"
-            .parse()
-            .expect("a time")
-    }
-
-    fn line(place: Option<&Location<'_>>, message: &[u8]) -> String {
-        String::from_utf8(format_line(&moment(), LogLevel::Warning, place, message)).expect("text")
-    }
-
-    #[test]
-    fn lines_are_php_fpms() {
-        assert_eq!(line(None, b"ready"), "[01-Mar-2026 04:05:06] WARNING: ready\n");
-        let place = Location::caller();
-        let expected = format!(
-            "[01-Mar-2026 04:05:06.000789] WARNING: pid {}, error_log(), line {}: ready\n",
-            std::process::id(),
-            place.line()
-        );
-        assert_eq!(line(Some(place), b"ready"), expected);
-    }
-
-    #[test]
-    fn a_message_stays_one_line_of_bounded_length() {
-        assert!(line(None, b"a\nb").ends_with("WARNING: a b\n"));
-        let long = line(None, &[b'x'; 5000]);
-        assert_eq!(long.len(), LINE_LIMIT + 1);
-        assert!(long.ends_with("xxx...\n"));
-    }
-
     #[test]
     fn the_level_is_the_least_that_is_written() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("error.log");
         let log = ErrorLog::file(&path, LogLevel::Warning).expect("opens");
+        assert!(log.takes(LogLevel::Warning) && !log.takes(LogLevel::Notice));
         log.notice("not this");
         log.warning("but this");
         log.bytes(LogLevel::Error, b"and \xff this");
+        log.raw(b"and this as it is\n");
         let text = std::fs::read(&path).expect("reads");
         let text = String::from_utf8_lossy(&text);
-        assert_eq!(text.lines().count(), 2, "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.contains("WARNING: but this") && text.contains("ERROR: and \u{fffd} this"));
+        assert!(text.ends_with("\nand this as it is\n"));
+    }
+
+    #[test]
+    fn a_moved_file_is_left_and_a_new_one_begun() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let log = ErrorLog::file(&path, LogLevel::Notice).expect("opens");
+        log.notice("before");
+        std::fs::rename(&path, &moved).expect("moves");
+        let mut ran = false;
+        log.reopen(|| ran = true);
+        assert!(ran);
+        let read = |path| std::fs::read_to_string(path).expect("reads");
+        assert!(read(&moved).ends_with("NOTICE: before\n"));
+        assert!(read(&path).ends_with("NOTICE: error log file re-opened\n"));
+        // Without its folder it cannot be opened: the one there is stays in use.
+        let gone = folder.path().join("gone");
+        std::fs::create_dir(&gone).expect("makes");
+        let log = ErrorLog::file(&gone.join("log"), LogLevel::Notice).expect("opens");
+        std::fs::rename(&gone, folder.path().join("kept")).expect("moves");
+        log.reopen(|| ());
+        let text = read(&folder.path().join("kept/log"));
+        assert!(
+            text.ends_with("ERROR: unable to re-opened error log file: No such file or directory (2)\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_new_configuration_takes_effect_when_it_is_adopted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let log = ErrorLog::file(&old, LogLevel::Notice).expect("opens");
+        let global = Global {
+            error_log: Some(LogTarget::File(new.clone())),
+            log_level: LogLevel::Error,
+            log_limit: 512,
+            ..Global::default()
+        };
+        let prepared = log.prepare(&global).expect("opens");
+        log.notice("still the old one");
+        log.adopt(prepared).expect("changes over");
+        log.warning("below the new level");
+        log.error("x".repeat(5000));
+        let read = |path| std::fs::read_to_string(path).expect("reads");
+        assert_eq!(read(old).lines().count(), 1);
+        let text = read(new);
+        assert_eq!((text.lines().count(), text.len()), (1, 513));
+        let nowhere = Global {
+            error_log: Some(LogTarget::File(folder.path().join("no/log"))),
+            ..Global::default()
+        };
+        assert!(log.prepare(&nowhere).is_err());
     }
 }

@@ -22,6 +22,10 @@ pub(super) enum Input {
         view: PoolView,
         slow_log: Option<OwnedFd>,
     },
+    SlowLog {
+        pool: glasspool_abi::PoolId,
+        log: OwnedFd,
+    },
     Worker {
         view: WorkerView,
         slot: OwnedFd,
@@ -117,9 +121,14 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
             memory: fds.next(),
             view,
         },
-        plain @ (ToObserver::Engine { .. } | ToObserver::WorkerGone { .. } | ToObserver::Stop { .. }) => {
-            Input::Plain(plain)
-        }
+        ToObserver::SlowLog { pool } => Input::SlowLog {
+            pool,
+            log: need("the slow log")?,
+        },
+        plain @ (ToObserver::Engine { .. }
+        | ToObserver::WorkerGone { .. }
+        | ToObserver::PoolGone { .. }
+        | ToObserver::Stop { .. }) => Input::Plain(plain),
     })
 }
 

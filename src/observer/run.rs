@@ -151,7 +151,7 @@ async fn watch(
             () = sleep_until(next) => {
                 let now = monotonic_ns();
                 let tick = observer.tick(now);
-                observer.report_buried(|message| inbox.tell(message).is_ok());
+                observer.tell_supervisor(|message| inbox.tell(message).is_ok());
                 last = Instant::now();
                 next = last + pace.after(&tick, now);
             }

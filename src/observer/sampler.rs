@@ -47,13 +47,13 @@ pub(super) struct Process {
 }
 
 /// What a pool wants to know of slow requests.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub(super) pool: String,
     pub(super) after: Option<Duration>,
     pub(super) depth: usize,
     pub(super) stop: Stop,
-    pub(super) log: Option<File>,
+    pub(super) log: Option<Arc<File>>,
 }
 
 /// Look into this request.
@@ -255,7 +255,7 @@ fn warning(order: &Order, seen: &Seen) -> String {
 /// One write(2) for the whole entry, so that entries of several observers and php-fpm
 /// masters do not mix.
 fn append(rules: &Rules, entry: &str, complaints: &mut Throttle, log: &ErrorLog) {
-    let Some(mut file) = rules.log.as_ref() else {
+    let Some(mut file) = rules.log.as_deref() else {
         return;
     };
     if let Err(e) = file.write_all(entry.as_bytes())

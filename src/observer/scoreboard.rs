@@ -110,7 +110,7 @@ impl Scoreboard {
             } else {
                 Stop::Never
             },
-            log: slow_log.map(File::from),
+            log: slow_log.map(|log| Arc::new(File::from(log))),
         };
         let pool = Pool {
             rules: Arc::new(rules),
@@ -118,6 +118,18 @@ impl Scoreboard {
             lost: Tally::new(10 * SECOND_NS),
         };
         self.pools.insert(view.pool, pool);
+    }
+
+    /// A pool's slow log was opened anew; looks that are under way still write to the old one.
+    pub(super) fn replace_slow_log(&mut self, pool: PoolId, log: OwnedFd) {
+        if let Some(pool) = self.pools.get_mut(&pool) {
+            Arc::make_mut(&mut pool.rules).log = Some(Arc::new(File::from(log)));
+        }
+    }
+
+    /// No worker serves the pool any more.
+    pub(super) fn remove_pool(&mut self, pool: PoolId) {
+        self.pools.remove(&pool);
     }
 
     /// An engine is up. Old ones are forgotten when no worker of theirs is left, but for

@@ -19,6 +19,9 @@ use crate::logs::ErrorLog;
 
 /// A dead worker's ring is read at most so often; once is enough unless it lies.
 const LAST_READS: usize = 4;
+/// Slow requests that the supervisor could not be told of yet; more than that while it
+/// does not read are not counted.
+const UNTOLD_SLOW: usize = 4096;
 
 /// See the module.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct Observer {
     buffer: Vec<u8>,
     /// Workers that are gone and read to the end; the supervisor is to be told.
     buried: Vec<WorkerId>,
+    /// Workers whose slow requests were first looked into, likewise.
+    slow: Vec<WorkerId>,
 }
 
 /// What one look at all slots found.
@@ -65,15 +70,19 @@ impl Observer {
             log,
             buffer: Vec::new(),
             buried: Vec::new(),
+            slow: Vec::new(),
         }
     }
 
-    /// Workers that the supervisor may forget, as far as `tell` can be told of now.
-    pub(super) fn report_buried(&mut self, mut tell: impl FnMut(&FromObserver) -> bool) {
-        let told = self
-            .buried
-            .iter()
-            .take_while(|worker| tell(&FromObserver::Buried { worker: **worker }));
+    /// Tells the supervisor of slow requests, which it counts, and of workers that it may
+    /// forget; as far as `tell` can be told of now.
+    pub(super) fn tell_supervisor(&mut self, mut tell: impl FnMut(&FromObserver) -> bool) {
+        let slow = self.slow.iter();
+        let told = slow.take_while(|worker| tell(&FromObserver::Slow { worker: **worker }));
+        let told = told.count();
+        self.slow.drain(..told);
+        let buried = self.buried.iter();
+        let told = buried.take_while(|worker| tell(&FromObserver::Buried { worker: **worker }));
         let told = told.count();
         self.buried.drain(..told);
     }
@@ -83,6 +92,8 @@ impl Observer {
     pub(super) fn on(&mut self, input: Input) -> Option<Duration> {
         match input {
             Input::Pool { view, slow_log } => self.on_pool(view, slow_log),
+            Input::SlowLog { pool, log } => self.board.replace_slow_log(pool, log),
+            Input::Plain(ToObserver::PoolGone { pool }) => self.board.remove_pool(pool),
             Input::Worker {
                 view,
                 slot,
@@ -142,6 +153,7 @@ impl Observer {
             log,
             buffer,
             buried: _,
+            slow,
         } = self;
         for (id, worker) in &mut board.workers {
             let Some(pool) = board.pools.get_mut(&worker.pool) else {
@@ -156,7 +168,14 @@ impl Observer {
                 board.cursors.store(worker.entry, worker.cursor);
             }
             tick.records += found.records;
-            let order = |order| sampler.as_ref().is_some_and(|sampler| sampler.order(order));
+            let order = |order: Order| {
+                let first = order.first;
+                let taken = sampler.as_ref().is_some_and(|sampler| sampler.order(order));
+                if taken && first && slow.len() < UNTOLD_SLOW {
+                    slow.push(*id);
+                }
+                taken
+            };
             match watch(*id, worker, &pool.rules, budget, order, now) {
                 Watched {
                     next: Next::At(due),

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use glasspool_abi::slot::{Cursor, CursorTable};
 use glasspool_abi::{MapError, create_slot_memory};
 
-/// Entries beyond twice the workers. An observer that is behind may still write the
-/// cursor of a worker that is gone, so a freed entry rests while these are used.
+/// Workers at a time, whatever reloads bring, and those that observers have not buried
+/// yet. The table's memory is only taken where it is written: 16 bytes each.
+const ENTRIES: usize = 262_144;
+/// An observer that is behind may still write the cursor of a worker that is gone, so a
+/// freed entry rests while so many others are used.
 const RESTING: usize = 1024;
 
 /// The table, and the entries that are free.
@@ -16,28 +19,33 @@ const RESTING: usize = 1024;
 pub(super) struct Cursors {
     memory: Arc<OwnedFd>,
     table: CursorTable,
-    entries: usize,
-    /// The one that rests longest first.
+    /// Entries from here on have never been used.
+    unused: usize,
+    /// Used ones that are free again, the one that rests longest first.
     free: VecDeque<usize>,
 }
 
 impl Cursors {
-    /// A table for that many workers at a time.
-    pub(super) fn create(most_workers: usize) -> Result<Cursors, MapError> {
-        let entries = most_workers * 2 + RESTING;
-        let memory = create_slot_memory(CursorTable::bytes(entries))?;
-        let table = CursorTable::map(&memory, entries)?;
+    pub(super) fn create() -> Result<Cursors, MapError> {
+        let memory = create_slot_memory(CursorTable::bytes(ENTRIES))?;
+        let table = CursorTable::map(&memory, ENTRIES)?;
         Ok(Cursors {
             memory: Arc::new(memory),
             table,
-            entries,
-            free: (0..entries).collect(),
+            unused: 0,
+            free: VecDeque::new(),
         })
     }
 
     /// An entry at its start, for a new worker.
     pub(super) fn take(&mut self) -> Option<u64> {
-        let entry = self.free.pop_front()?;
+        let rested = self.free.len() > RESTING || self.unused == ENTRIES;
+        let entry = if rested {
+            self.free.pop_front()?
+        } else {
+            self.unused += 1;
+            self.unused - 1
+        };
         self.table.store(entry, Cursor::default());
         Some(entry as u64)
     }
@@ -54,8 +62,8 @@ impl Cursors {
         &self.memory
     }
 
-    pub(super) fn entries(&self) -> u64 {
-        self.entries as u64
+    pub(super) fn entries() -> u64 {
+        ENTRIES as u64
     }
 }
 
@@ -65,9 +73,9 @@ mod tests {
 
     #[test]
     fn an_entry_starts_anew_and_rests_before_it_is_used_again() {
-        let mut cursors = Cursors::create(1).expect("makes");
+        let mut cursors = Cursors::create().expect("makes");
         let first = cursors.take().expect("is free");
-        let observer = CursorTable::map(cursors.memory(), cursors.entries).expect("maps");
+        let observer = CursorTable::map(cursors.memory(), ENTRIES).expect("maps");
         let late = Cursor {
             position: 8,
             sequence: 9,
@@ -75,15 +83,24 @@ mod tests {
         cursors.give_back(first);
         // The observer was behind and remembers how far it was with the gone worker.
         observer.store(usize::try_from(first).expect("fits"), late);
-        let mut taken = Vec::new();
-        while taken.last() != Some(&first) {
-            taken.push(cursors.take().expect("is free"));
+        let mut others = 0;
+        while let Some(entry) = cursors.take().filter(|entry| *entry != first) {
+            cursors.give_back(entry);
+            others += 1;
         }
-        assert_eq!(taken.len(), cursors.entries);
+        assert_eq!(others, RESTING);
         assert_eq!(
             observer.load(usize::try_from(first).expect("fits")),
             Cursor::default()
         );
-        assert_eq!(cursors.take(), None);
+    }
+
+    #[test]
+    fn no_entry_is_given_twice_and_there_is_an_end_to_them() {
+        let mut cursors = Cursors::create().expect("makes");
+        let taken: std::collections::BTreeSet<u64> = std::iter::from_fn(|| cursors.take()).collect();
+        assert_eq!(taken.len(), ENTRIES);
+        cursors.give_back(7);
+        assert_eq!((cursors.take(), cursors.take()), (Some(7), None));
     }
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use glasspool_abi::WorkerId;
 use glasspool_abi::control::{Ended, ToObserver, WorkerView};
 use glasspool_abi::zend::PhpBuild;
+use glasspool_abi::{PoolId, WorkerId};
 
 /// Kept at a time; each holds its slot and two or three descriptors. Without an observer
 /// for so long that more have died, the oldest are given up.
@@ -70,6 +70,11 @@ impl Departed {
         self.0.remove(&worker)
     }
 
+    /// Whether one of them was of that pool.
+    pub(super) fn is_of(&self, pool: PoolId) -> bool {
+        self.0.values().any(|departure| departure.view.pool == pool)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Departure> {
         self.0.values()
     }
@@ -78,7 +83,7 @@ impl Departed {
 #[cfg(test)]
 mod tests {
     use glasspool_abi::zend::Layout;
-    use glasspool_abi::{EngineId, Pid, PoolId};
+    use glasspool_abi::{EngineId, Pid};
 
     use super::*;
 

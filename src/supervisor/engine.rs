@@ -5,28 +5,33 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use glasspool_abi::control::{Channel, Ended, EngineStart, FromEngine, ToEngine};
+use glasspool_abi::control::{Channel, Ended, FromEngine, ToEngine};
 use glasspool_abi::{ABI_VERSION, EngineId};
 use tokio::sync::mpsc;
 
 use super::error::StartError;
 use super::host::{self, Host};
 use super::link::{Delivery, Link};
-use super::process::Child;
+use super::process::{Child, describe};
+use super::relay::Relay;
+use super::{notify, sockets};
+use crate::logs::ErrorLog;
 
 /// Longest wait for the engine object's greeting, which it sends before PHP starts.
-const GREETING_TIME: Duration = Duration::from_secs(10);
+pub(super) const GREETING_TIME: Duration = Duration::from_secs(10);
 /// Longest wait for PHP; opcache.preload may compile a whole application.
-const PHP_TIME: Duration = Duration::from_secs(120);
+pub(super) const PHP_TIME: Duration = Duration::from_secs(120);
 /// Longest life after closing the control socket.
 const CLOSED_TIME: Duration = Duration::from_secs(1);
-/// Messages that wait for the engine: its pools, and the workers asked for, which the
-/// run loop bounds far below this.
-const QUEUE: usize = 4096;
+/// Bytes of arguments that an engine's and its workers' titles may fill.
+const TITLE_ROOM: usize = 160;
+/// Messages that wait for the engine: its pools, of which there may be thousands, and the
+/// workers asked for, which the run loop bounds far below this.
+const QUEUE: usize = 65_536;
 
 /// Where engines come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +162,8 @@ pub(super) struct Engine {
     pub(super) link: Option<Link<ToEngine>>,
     pub(super) since: Instant,
     pub(super) due: Option<Instant>,
+    /// Copies what it prints to the log, the last of it when this is dropped.
+    _relay: Relay,
 }
 
 impl Engine {
@@ -164,6 +171,7 @@ impl Engine {
     pub(super) fn spawn<E: Send + 'static>(
         id: EngineId,
         source: &EngineSource,
+        log: &ErrorLog,
         events: &mpsc::Sender<E>,
         on_delivery: impl Fn(Delivery<FromEngine>) -> E + Send + 'static,
         on_end: impl FnOnce(Ended) -> E + Send + 'static,
@@ -180,12 +188,11 @@ impl Engine {
             source,
         };
         let (ours, theirs) = Channel::pair().map_err(spawn_error)?;
-        let stderr = rustix::stdio::stderr()
-            .try_clone_to_owned()
-            .map_err(spawn_error)?;
+        let (relay, output) = Relay::start(log).map_err(spawn_error)?;
         command
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(stderr))
+            .stdout(Stdio::from(output.try_clone().map_err(spawn_error)?))
+            .stderr(Stdio::from(output))
             // A terminal's Ctrl-C is for the supervisor, which then stops its children in order.
             .process_group(0);
         let child = Child::spawn(&mut command).map_err(spawn_error)?;
@@ -209,6 +216,7 @@ impl Engine {
             link: Some(link),
             since,
             due,
+            _relay: relay,
         })
     }
 
@@ -222,35 +230,58 @@ impl Engine {
 }
 
 /// The command that starts a PHP executable with our object in front of it.
-fn hosting(host: &Host) -> Command {
+pub(super) fn hosting(host: &Host) -> Command {
     let mut command = Command::new(&host.binary);
     command
         .arg0(host.binary.file_name().unwrap_or(host.binary.as_os_str()))
         // Should the dynamic linker ignore the preload (file capabilities, set-user-id),
         // PHP's own main runs: then it prints its version and ends, and starts no daemon.
         .arg("-v")
+        // Titles are written over the arguments; the environment behind them is not
+        // always there to grow into.
+        .arg(" ".repeat(TITLE_ROOM))
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
         .env("LD_PRELOAD", &host.object);
     command
 }
 
+/// Engines and workers see our environment, without what is between us and our parent.
 fn is_passed_on(name: &OsString) -> bool {
-    !name.as_encoded_bytes().starts_with(b"GLASSPOOL_")
+    let is_private = sockets::is_private(name) || notify::is_private(name);
+    !is_private && !name.as_encoded_bytes().starts_with(b"GLASSPOOL_")
 }
 
-/// The message that starts PHP.
-pub(super) fn start_message(binary: &Path, ini: Option<&Path>, define: &[String]) -> ToEngine {
-    let define = define.iter().map(|entry| match entry.split_once('=') {
-        Some((name, value)) => (name.trim().to_owned(), value.trim().to_owned()),
-        None => (entry.trim().to_owned(), "1".to_owned()),
-    });
-    ToEngine::Start(EngineStart {
-        supervisor: super::own_pid(),
-        binary: binary.to_string_lossy().into_owned(),
-        ini: ini.map(|ini| ini.to_string_lossy().into_owned()),
-        define: define.collect(),
-    })
+/// What a failure is called when it ends a start or a reload.
+pub(super) fn start_error(engine: &Engine, failure: Failure) -> StartError {
+    let binary = engine.binary.clone();
+    match failure {
+        Failure::Version(theirs) => StartError::Version {
+            binary,
+            theirs,
+            ours: ABI_VERSION,
+        },
+        Failure::Php(reason) => StartError::Php { binary, reason },
+        Failure::DiedStarting(ended) => StartError::Php {
+            binary,
+            reason: format!("its process exited {}", describe(ended)),
+        },
+        Failure::DiedUngreeted(ended) => StartError::NotHosting {
+            binary,
+            reason: format!(
+                "its process exited {} before the engine object spoke",
+                describe(ended)
+            ),
+        },
+        Failure::PhpSilent(time) => StartError::Php {
+            binary,
+            reason: format!("it has not come up within {time:?}"),
+        },
+        Failure::Silent(time) => StartError::NotHosting {
+            binary,
+            reason: format!("nothing was heard of it within {time:?}"),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -337,14 +368,10 @@ mod tests {
     }
 
     #[test]
-    fn own_variables_are_not_passed_on_and_definitions_are_split() {
+    fn own_variables_are_not_passed_on() {
         assert!(is_passed_on(&OsString::from("PATH")));
-        assert!(!is_passed_on(&OsString::from("GLASSPOOL_X")));
-        let define = ["memory_limit = 1G".to_owned(), "opcache.enable".to_owned()];
-        let ToEngine::Start(start) = start_message(Path::new("/usr/sbin/php-fpm"), None, &define) else {
-            panic!("not a start")
-        };
-        let expected = [("memory_limit", "1G"), ("opcache.enable", "1")];
-        assert_eq!(start.define, expected.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        for private in ["GLASSPOOL_X", "FPM_SOCKETS", "NOTIFY_SOCKET"] {
+            assert!(!is_passed_on(&OsString::from(private)), "{private}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::host::HostError;
 use super::identity::IdentityError;
-use super::listener::ListenError;
+use super::sockets::ListenError;
+use crate::logs::Errno;
 
 /// The start failed; everything that had been started is gone again.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,7 @@ pub enum StartError {
         reason: String,
     },
     /// A pool's slow log.
-    #[error("[pool {pool}] Unable to create or open slowlog({}): {source}", path.display())]
+    #[error("[pool {pool}] Unable to create or open slowlog({}): {}", path.display(), Errno(source))]
     SlowLog {
         /// Whose.
         pool: String,
@@ -64,11 +65,27 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// A pool's access log.
+    #[error("failed to open access log ({}): {}", path.display(), Errno(source))]
+    AccessLog {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The pid file.
-    #[error("Unable to create the PID file ({}).: {source}", path.display())]
+    #[error("Unable to create the PID file ({}).: {}", path.display(), Errno(source))]
     PidFile {
         /// Which file.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program that takes our place on a reload.
+    #[error("failed to reload: execvp({}) failed: {}", program.display(), Errno(source))]
+    Successor {
+        /// Which program.
+        program: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -87,7 +104,7 @@ impl StartError {
     /// else 78 (EX_CONFIG).
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Php { .. } => 70,
+            StartError::Php { .. } | StartError::Successor { .. } => 70,
             StartError::Host(_)
             | StartError::Listen(_)
             | StartError::Identity(_)
@@ -95,6 +112,7 @@ impl StartError {
             | StartError::NotHosting { .. }
             | StartError::Version { .. }
             | StartError::SlowLog { .. }
+            | StartError::AccessLog { .. }
             | StartError::PidFile { .. }
             | StartError::System { .. } => 78,
         }

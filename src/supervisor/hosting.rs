@@ -1,150 +1,92 @@
-//! Keeps one engine up: starts it, gives it the pools, and replaces it when it is lost.
-//! What each report means is decided in `engine`.
+//! Keeps the engines up, one for each distinct PHP: starts them, gives each its pools,
+//! and replaces one that is lost. What each report means is decided in `engine`.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::control::{ChannelError, Ended, FromEngine, ToEngine, ToObserver};
-use glasspool_abi::zend::PhpBuild;
-use glasspool_abi::{ABI_VERSION, EngineId, WorkerId};
+use glasspool_abi::{EngineId, WorkerId};
 use rustix::process::Signal;
 
-use super::backoff::Backoff;
-use super::crew::Worker;
-use super::engine::{Action, Engine, EngineSource, Event, Failure, State, start_message};
+use super::engine::{self, Action, Engine, Event, State};
+use super::engines::GroupId;
 use super::error::{StartError, seconds};
-use super::link::{Delivery, WeakLink};
+use super::link::Delivery;
 use super::process::describe;
+use super::recipe::start_message;
 use super::run::{self, Supervisor};
 use super::worker;
 
 /// An engine that lived so long is replaced at once.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 
-/// The engine there is, those whose last words are still awaited, and how to start one.
-#[derive(Debug)]
-pub(super) struct Hosting {
-    source: EngineSource,
-    ini: Option<PathBuf>,
-    define: Vec<String>,
-    pub(super) current: Option<Engine>,
-    /// Reaped, but their sockets are still held open by workers that start.
-    retired: Vec<Engine>,
-    /// Whether the current one's socket is closed.
-    closed: bool,
-    next: u32,
-    backoff: Backoff,
-    /// What engines host, as long as a worker of theirs lives.
-    pub(super) php: BTreeMap<EngineId, Box<PhpBuild>>,
-    /// Whether PHP has ever come up.
-    pub(super) proven: bool,
-}
-
-impl Hosting {
-    pub(super) fn new(source: EngineSource, ini: Option<PathBuf>, define: Vec<String>) -> Hosting {
-        Hosting {
-            source,
-            ini,
-            define,
-            current: None,
-            retired: Vec::new(),
-            closed: false,
-            next: 1,
-            backoff: Backoff::default(),
-            php: BTreeMap::new(),
-            proven: false,
-        }
-    }
-
-    /// A way to wait for what an engine's socket still holds.
-    pub(super) fn link_of(&self, id: EngineId) -> Option<WeakLink<ToEngine>> {
-        let engine = self
-            .current
-            .iter()
-            .chain(&self.retired)
-            .find(|engine| engine.id == id)?;
-        engine.link.as_ref().map(|link| link.downgrade())
-    }
-
-    /// Drops what is known of engines that nobody comes from any more.
-    pub(super) fn forget_unused(&mut self, workers: &BTreeMap<WorkerId, Worker>) {
-        if self.php.len() < 2 {
-            return;
-        }
-        let current = self.current.as_ref().map(|engine| engine.id);
-        self.php
-            .retain(|id, _| Some(*id) == current || workers.values().any(|worker| worker.engine() == *id));
-    }
-
-    /// Closes all control sockets: the engine ends.
-    pub(super) fn close(&mut self) {
-        self.retired.clear();
-        if let Some(engine) = &mut self.current {
-            engine.link = None;
-        }
-    }
-
-    pub(super) fn kill(&self) {
-        if let Some(engine) = &self.current {
-            engine.child.signal(Signal::KILL);
-        }
-    }
-
-    /// When something is to be done without a report.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        match &self.current {
-            Some(engine) => engine.due,
-            None => self.backoff.due(now),
-        }
-    }
-}
-
 impl Supervisor {
-    /// Starts an engine if one is wanted and its time has come; reports one that is overdue.
-    pub(super) fn keep_engine(&mut self, now: Instant) {
-        match &mut self.hosting.current {
-            Some(engine) if engine.due.is_some_and(|due| due <= now) => {
-                engine.due = None;
-                self.engine_event(Event::Overdue);
+    /// Starts the engines that are wanted and whose time has come; reports those that are
+    /// overdue.
+    pub(super) fn keep_engines(&mut self, now: Instant) {
+        let groups: Vec<GroupId> = self.engines.groups.keys().copied().collect();
+        for group in groups {
+            let Some(hosting) = self.engines.groups.get_mut(&group) else {
+                continue;
+            };
+            match &mut hosting.current {
+                Some(engine) if engine.due.is_some_and(|due| due <= now) => {
+                    engine.due = None;
+                    self.engine_event(group, Event::Overdue);
+                }
+                Some(_) => {}
+                None if hosting.wanted && self.phase.wants_workers() && hosting.backoff.is_over(now) => {
+                    self.start_engine(group, now);
+                }
+                None => {}
             }
-            Some(_) => {}
-            None if self.phase.wants_workers() && self.hosting.backoff.is_over(now) => self.start_engine(now),
-            None => {}
         }
     }
 
-    fn start_engine(&mut self, now: Instant) {
-        let id = EngineId(self.hosting.next);
-        self.hosting.next += 1;
-        let on_delivery = move |delivery| run::Event::Engine(id, delivery);
-        let on_end = move |ended| run::Event::EngineEnded(id, ended);
-        match Engine::spawn(id, &self.hosting.source, &self.events, on_delivery, on_end) {
-            Ok(engine) => {
-                self.hosting.closed = false;
-                self.hosting.current = Some(engine);
-            }
-            Err(e) => self.engine_failed(e, now),
-        }
-    }
-
-    /// A first engine that fails ends the start; a later one is tried again.
-    fn engine_failed(&mut self, error: StartError, now: Instant) {
-        if !self.hosting.proven {
-            self.fatal.get_or_insert(error);
+    fn start_engine(&mut self, group: GroupId, now: Instant) {
+        let id = self.engines.next_id();
+        let Some(hosting) = self.engines.groups.get_mut(&group) else {
             return;
+        };
+        let on_delivery = move |delivery| run::Event::Engine(group, id, delivery);
+        let on_end = move |ended| run::Event::EngineEnded(group, id, ended);
+        match Engine::spawn(
+            id,
+            &hosting.recipe.source,
+            &self.log,
+            &self.events,
+            on_delivery,
+            on_end,
+        ) {
+            Ok(engine) => {
+                hosting.closed = false;
+                hosting.current = Some(engine);
+            }
+            Err(e) => self.engine_failed(group, e, now),
         }
-        let wait = self.hosting.backoff.failed(now);
-        self.log.error(format_args!(
-            "{error}; running workers go on, next attempt in {wait:?}"
-        ));
     }
 
-    /// Queues a message for the engine.
-    pub(super) fn tell_engine(&mut self, message: ToEngine, fds: Vec<Arc<OwnedFd>>) {
-        let Some(engine) = &self.hosting.current else {
+    /// A first engine that fails ends the start, or the reload that it is for; a later
+    /// one is tried again.
+    fn engine_failed(&mut self, group: GroupId, error: StartError, now: Instant) {
+        let Some(hosting) = self.engines.groups.get_mut(&group) else {
+            return;
+        };
+        if hosting.proven {
+            let wait = hosting.backoff.failed(now);
+            self.log.error(format_args!(
+                "{error}; running workers go on, next attempt in {wait:?}"
+            ));
+        } else {
+            self.first_engine_failed(group, error);
+        }
+    }
+
+    /// Queues a message for the group's engine.
+    pub(super) fn tell_engine(&mut self, group: GroupId, message: ToEngine, fds: Vec<Arc<OwnedFd>>) {
+        let hosting = self.engines.groups.get(&group);
+        let Some(engine) = hosting.and_then(|hosting| hosting.current.as_ref()) else {
             return;
         };
         if let Err(e) = engine.send(message, fds) {
@@ -157,96 +99,120 @@ impl Supervisor {
     }
 
     /// Something came from an engine or from a worker that starts.
-    pub(super) fn on_engine_delivery(&mut self, id: EngineId, delivery: Delivery<FromEngine>) {
-        let is_current = self
-            .hosting
-            .current
-            .as_ref()
-            .is_some_and(|engine| engine.id == id);
+    pub(super) fn on_engine_delivery(
+        &mut self,
+        group: GroupId,
+        id: EngineId,
+        delivery: Delivery<FromEngine>,
+    ) {
+        let is_current = self.is_current(group, id);
         let (message, mut fds) = match delivery {
             Delivery::Message(message, fds) => (message, fds),
-            Delivery::Closed(e) => return self.engine_closed(id, is_current, &e),
+            Delivery::Closed(e) => return self.engine_closed(group, id, is_current, &e),
         };
         let engine_event = match message {
             FromEngine::Hello { abi } => Event::Hello(abi),
             FromEngine::Ready(build) => {
                 if is_current {
-                    self.hosting.php.insert(id, build);
+                    self.engines.php.insert(id, build);
                 }
                 Event::Ready
             }
             FromEngine::Failed { reason } => Event::Failed(reason),
             FromEngine::Spawned { worker, pid } => {
-                return self.worker_event(worker, worker::Event::Spawned(pid));
+                return self.worker_report(worker, worker::Event::Spawned(pid));
             }
             FromEngine::SpawnFailed { worker, reason } => {
-                return self.worker_event(worker, worker::Event::SpawnFailed(reason));
+                return self.worker_report(worker, worker::Event::SpawnFailed(reason));
             }
+            FromEngine::WorkerReady { worker } if self.canaries.contains_key(&worker) => return,
             FromEngine::WorkerReady { worker } => return self.worker_is_ready(worker, fds.pop()),
             FromEngine::WorkerFailed { worker, reason } => {
-                return self.worker_event(worker, worker::Event::Failed(reason));
+                return self.worker_report(worker, worker::Event::Failed(reason));
             }
         };
         if is_current {
-            self.engine_event(engine_event);
+            self.engine_event(group, engine_event);
         }
     }
 
-    fn engine_closed(&mut self, id: EngineId, is_current: bool, why: &ChannelError) {
-        if is_current {
+    fn worker_report(&mut self, worker: WorkerId, event: worker::Event) {
+        if !self.canaries.contains_key(&worker) {
+            self.worker_event(worker, event);
+        } else if let Some(verdict) = self.canary_report(worker, event) {
+            self.on_verdict(verdict);
+        }
+    }
+
+    fn is_current(&self, group: GroupId, id: EngineId) -> bool {
+        let hosting = self.engines.groups.get(&group);
+        let current = hosting.and_then(|hosting| hosting.current.as_ref());
+        current.is_some_and(|engine| engine.id == id)
+    }
+
+    fn engine_closed(&mut self, group: GroupId, id: EngineId, is_current: bool, why: &ChannelError) {
+        let hosting = self.engines.groups.get_mut(&group);
+        if let (Some(hosting), true) = (hosting, is_current) {
             match why {
                 ChannelError::Closed => {}
                 other => self
                     .log
                     .error(format_args!("the engine's control socket: {other}")),
             }
-            self.hosting.closed = true;
-            self.engine_event(Event::Closed);
-        } else {
-            self.hosting.retired.retain(|engine| engine.id != id);
-            self.engine_lost(id);
+            hosting.closed = true;
+            return self.engine_event(group, Event::Closed);
         }
+        if let Some(hosting) = self.engines.groups.get_mut(&group) {
+            hosting.retired.retain(|engine| engine.id != id);
+        }
+        self.engine_lost(id);
     }
 
     /// The engine's process has ended and was reaped.
-    pub(super) fn on_engine_end(&mut self, id: EngineId, ended: Ended) {
-        if self
-            .hosting
-            .current
-            .as_ref()
-            .is_some_and(|engine| engine.id == id)
-        {
-            self.engine_event(Event::Exited(ended));
+    pub(super) fn on_engine_end(&mut self, group: GroupId, id: EngineId, ended: Ended) {
+        if self.is_current(group, id) {
+            self.engine_event(group, Event::Exited(ended));
         }
     }
 
     /// Decides by the table, and does it.
-    fn engine_event(&mut self, event: Event) {
-        let Some(engine) = &mut self.hosting.current else {
+    fn engine_event(&mut self, group: GroupId, event: Event) {
+        let hosting = self.engines.groups.get_mut(&group);
+        let Some(engine) = hosting.and_then(|hosting| hosting.current.as_mut()) else {
             return;
         };
         let (state, actions) = engine.state.on(event);
         engine.state = state;
         for action in actions {
-            self.perform_for_engine(action);
+            self.perform_for_engine(group, action);
         }
         if state != State::Gone {
             return;
         }
-        let Some(engine) = self.hosting.current.take() else {
+        let Some(hosting) = self.engines.groups.get_mut(&group) else {
+            return;
+        };
+        let Some(engine) = hosting.current.take() else {
             return;
         };
         let id = engine.id;
-        if self.hosting.closed {
+        if hosting.closed || !hosting.wanted {
             self.engine_lost(id);
         } else {
-            self.hosting.retired.push(engine);
+            hosting.retired.push(engine);
         }
+        self.engines.forget_unused(id, &self.workers);
+        self.engines.drop_gone();
     }
 
-    fn perform_for_engine(&mut self, action: Action) {
+    fn perform_for_engine(&mut self, group: GroupId, action: Action) {
         let now = Instant::now();
-        let Some(engine) = &mut self.hosting.current else {
+        let wanted = self.phase.wants_workers();
+        let Some(hosting) = self.engines.groups.get_mut(&group) else {
+            return;
+        };
+        let wanted = wanted && hosting.wanted;
+        let Some(engine) = &mut hosting.current else {
             return;
         };
         let pid = engine.child.pid;
@@ -258,16 +224,18 @@ impl Supervisor {
                 .log
                 .warning(format_args!("the engine (pid {pid}) {what}; ignored")),
             Action::StartPhp => {
-                let (ini, define) = (self.hosting.ini.as_deref(), &self.hosting.define);
-                let message = start_message(&engine.binary, ini, define);
-                self.tell_engine(message, vec![]);
+                let message = start_message(&engine.binary, &hosting.recipe.options);
+                self.tell_engine(group, message, vec![]);
             }
-            Action::Employ => self.employ(),
+            Action::Employ => {
+                hosting.proven = true;
+                self.employ(group);
+            }
             Action::Fail(failure) => {
-                let error = start_error(engine, failure);
+                let error = engine::start_error(engine, failure);
                 // One that is told to end while PHP starts has not failed.
-                if self.phase.wants_workers() {
-                    self.engine_failed(error, now);
+                if wanted {
+                    self.engine_failed(group, error, now);
                 }
             }
             Action::Lose(ended) => {
@@ -277,74 +245,25 @@ impl Supervisor {
                     describe(ended),
                     seconds(life)
                 );
-                if !self.phase.wants_workers() {
+                if !wanted {
                     return self.log.debug(how);
                 }
                 if life >= LONG_LIFE {
-                    self.hosting.backoff.succeeded();
+                    hosting.backoff.succeeded();
                 } else {
-                    self.hosting.backoff.failed(now);
+                    hosting.backoff.failed(now);
                 }
-                self.log.warning(format_args!(
-                    "{how}; running workers go on, starting a new engine"
-                ));
+                self.engine_was_lost(group, &how);
             }
         }
     }
 
-    /// PHP is up: tells the engine the pools, and the observer what PHP it is.
-    fn employ(&mut self) {
-        let Some(id) = self.hosting.current.as_ref().map(|engine| engine.id) else {
-            return;
-        };
-        let pools = self
-            .pools
-            .iter()
-            .map(|pool| (pool.spec.clone(), Arc::clone(&pool.listener.socket)));
-        for (spec, socket) in pools.collect::<Vec<_>>() {
-            let doorbell = Arc::clone(&self.observer.doorbell);
-            self.tell_engine(ToEngine::AddPool(spec), vec![socket, doorbell]);
+    /// Tells the observer what an engine hosts, before the workers that come from it.
+    pub(super) fn introduce_engine(&self, engine: EngineId) {
+        if let Some(php) = self.engines.php.get(&engine) {
+            let php = php.clone();
+            self.observer
+                .tell(&self.log, ToObserver::Engine { engine, php }, vec![]);
         }
-        if !std::mem::replace(&mut self.hosting.proven, true) {
-            return self.came_up();
-        }
-        if let Some(php) = self.hosting.php.get(&id) {
-            let message = ToObserver::Engine {
-                engine: id,
-                php: php.clone(),
-            };
-            self.observer.tell(&self.log, message, vec![]);
-        }
-    }
-}
-
-fn start_error(engine: &Engine, failure: Failure) -> StartError {
-    let binary = engine.binary.clone();
-    match failure {
-        Failure::Version(theirs) => StartError::Version {
-            binary,
-            theirs,
-            ours: ABI_VERSION,
-        },
-        Failure::Php(reason) => StartError::Php { binary, reason },
-        Failure::DiedStarting(ended) => StartError::Php {
-            binary,
-            reason: format!("its process exited {}", describe(ended)),
-        },
-        Failure::DiedUngreeted(ended) => StartError::NotHosting {
-            binary,
-            reason: format!(
-                "its process exited {} before the engine object spoke",
-                describe(ended)
-            ),
-        },
-        Failure::PhpSilent(time) => StartError::Php {
-            binary,
-            reason: format!("it has not come up within {time:?}"),
-        },
-        Failure::Silent(time) => StartError::NotHosting {
-            binary,
-            reason: format!("nothing was heard of it within {time:?}"),
-        },
     }
 }

@@ -11,24 +11,32 @@ use crate::config::{self, Pool};
 /// Why somebody cannot be become.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// No such user.
-    #[error("{whose} cannot get uid for user '{name}' (create the user, or name another)")]
+    /// No such user. The words are php-fpm's.
+    #[error("{whose} cannot get uid for user '{name}'")]
     NoUser {
         /// For whom it was looked up, as a log prefix.
         whose: String,
         /// What was looked up.
         name: String,
     },
-    /// No such group.
-    #[error("{whose} cannot get gid for group '{name}' (create the group, or name another)")]
+    /// No such group. The words are php-fpm's.
+    #[error("{whose} cannot get gid for group '{name}'")]
     NoGroup {
         /// For whom it was looked up, as a log prefix.
         whose: String,
         /// What was looked up.
         name: String,
     },
-    /// Root was asked for without `-R`.
-    #[error("[pool {pool}] please specify user and group other than root (or allow it with -R)")]
+    /// Nobody to give a socket to; php-fpm tells the reason with these.
+    #[error("{unknown}: no such account (create it, or correct {directive})")]
+    Socket {
+        /// Which directive.
+        directive: &'static str,
+        /// Whose name is unknown.
+        unknown: Box<IdentityError>,
+    },
+    /// Root was asked for without `-R`. The words are php-fpm's.
+    #[error("[pool {pool}] please specify user and group other than root")]
     Root {
         /// Which pool.
         pool: String,
@@ -113,18 +121,38 @@ pub(super) fn of_observer(user: Option<&str>) -> Result<Option<Identity>, Identi
 /// group along.
 pub(super) fn socket_owner(pool: &Pool) -> Result<(Option<u32>, Option<u32>), IdentityError> {
     let whose = format!("[pool {}]", pool.name);
-    let group = pool
-        .socket_group
-        .as_ref()
-        .map(|group| gid(&whose, group))
-        .transpose()?;
+    let group = pool.socket_group.as_ref().map(|group| gid(&whose, group));
+    let group = group.transpose().map_err(IdentityError::on("listen.group"))?;
     let Some(owner) = &pool.socket_owner else {
         return Ok((None, group.map(Gid::as_raw)));
     };
-    let (uid, account) = uid_of(&whose, owner)?;
+    let (uid, account) = uid_of(&whose, owner).map_err(IdentityError::on("listen.owner"))?;
     let by_name = matches!(owner, config::Identity::Name(_));
     let primary = account.filter(|_| by_name).map(|account| account.gid);
     Ok((Some(uid.as_raw()), group.or(primary).map(Gid::as_raw)))
+}
+
+/// Users and groups that get access to the pool's unix socket by its ACL.
+pub(super) fn socket_acl(pool: &Pool) -> Result<(Vec<u32>, Vec<u32>), IdentityError> {
+    let whose = format!("[pool {}]", pool.name);
+    let named = |name: &String| config::Identity::Name(name.clone());
+    let user = |name| Ok(uid_of(&whose, &named(name))?.0.as_raw());
+    let group = |name| Ok(gid(&whose, &named(name))?.as_raw());
+    let users: Result<_, _> = pool.socket_acl_users.iter().map(user).collect();
+    let groups: Result<_, _> = pool.socket_acl_groups.iter().map(group).collect();
+    Ok((
+        users.map_err(IdentityError::on("listen.acl_users"))?,
+        groups.map_err(IdentityError::on("listen.acl_groups"))?,
+    ))
+}
+
+impl IdentityError {
+    fn on(directive: &'static str) -> impl FnOnce(IdentityError) -> IdentityError {
+        move |unknown| IdentityError::Socket {
+            directive,
+            unknown: Box::new(unknown),
+        }
+    }
 }
 
 fn with_groups(uid: Uid, gid: Gid, account: Option<&User>) -> Identity {
@@ -200,7 +228,22 @@ mod tests {
         pool.socket_owner = Some(config::Identity::Id(0));
         assert_eq!(socket_owner(&pool).expect("a number"), (Some(0), None));
         pool.socket_owner = Some(config::Identity::Name("no-such-user".into()));
-        assert!(matches!(socket_owner(&pool), Err(IdentityError::NoUser { .. })));
+        let e = socket_owner(&pool).expect_err("unknown");
+        let php_fpms = "[pool www] cannot get uid for user 'no-such-user': ";
+        assert!(e.to_string().starts_with(php_fpms), "{e}");
+    }
+
+    #[test]
+    fn an_acl_is_of_names_and_all_of_them_are_known() {
+        let mut pool = pool();
+        assert_eq!(socket_acl(&pool).expect("nothing asked"), (vec![], vec![]));
+        pool.socket_acl_users = vec!["root".into()];
+        pool.socket_acl_groups = vec!["root".into(), "no-such-group".into()];
+        let e = socket_acl(&pool).expect_err("unknown");
+        let php_fpms = "[pool www] cannot get gid for group 'no-such-group': ";
+        assert!(e.to_string().starts_with(php_fpms), "{e}");
+        pool.socket_acl_groups.pop();
+        assert_eq!(socket_acl(&pool).expect("known"), (vec![0], vec![0]));
     }
 
     #[test]

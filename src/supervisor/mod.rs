@@ -8,40 +8,65 @@
 //! [`run`], then `phase`, `worker` and `engine` for the tables, `crew` for what is done.
 
 mod backoff;
+mod canary;
 mod companion;
 mod crew;
+mod ctl;
 mod cursors;
 mod departed;
+mod describe;
 mod engine;
+mod engines;
 mod error;
+mod generation;
+mod heartbeat;
 mod host;
 mod hosting;
 mod identity;
+mod lifecycle;
 mod link;
-mod listener;
+mod management;
+mod notify;
 mod observer;
 mod output;
 mod phase;
 mod pid_file;
+mod pm;
 mod pools;
+mod prepare;
 mod process;
+mod recipe;
+mod relay;
+mod reload;
+mod reopen;
 mod run;
+mod scheduling;
+mod scoreboard;
 mod set_up;
+mod sockets;
+mod status;
+mod successor;
+mod switch;
 mod telemetry;
 mod worker;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use companion::CompanionSpec;
+pub use describe::{AskedPhp, describe};
 pub use engine::EngineSource;
 pub use error::StartError;
 pub use host::{BuildId, Host, HostError, InspectError, choose};
 pub use identity::IdentityError;
-pub use listener::{ListenError, name as listen_name};
 pub use run::run;
+pub use sockets::{Handover, Key, ListenError, Listener, Queue, Sockets, name as listen_name};
 
-use crate::config::Settings;
+use crate::config::{LogLevel, Settings};
 use crate::logs::ErrorLog;
+
+/// Longest time that PHP is given to start, after which the start has failed.
+pub const START_TIME: std::time::Duration = engine::GREETING_TIME.saturating_add(engine::PHP_TIME);
 
 /// Everything a supervisor is started with.
 #[expect(missing_debug_implementations, reason = "holds a function")]
@@ -56,8 +81,16 @@ pub struct Launch {
     pub engine: EngineSource,
     /// php.ini or its folder, as `-c` names it; before `[php] ini`.
     pub ini: Option<PathBuf>,
+    /// Read no php.ini and no scan directory (`-n`).
+    pub no_ini: bool,
+    /// Compile with information for debuggers and profilers (`-e`).
+    pub extended_info: bool,
     /// INI entries as `-d` gives them; after, and so over, those of `[php] define`.
     pub define: Vec<String>,
+    /// What this program was called with, its own name first; shown at a reload.
+    pub argv: Vec<OsString>,
+    /// Reads the configuration again, for a reload.
+    pub reload: Reload,
     /// A role that runs beside the pools.
     pub companion: Option<CompanionSpec>,
     /// Called once when connections are handled.
@@ -74,12 +107,25 @@ impl Launch {
             allow_root: false,
             engine: EngineSource::Php { binary },
             ini: None,
+            no_ini: false,
+            extended_info: false,
             define: Vec::new(),
+            argv: Vec::new(),
+            reload: Box::new(|| {
+                let reason = "there is no configuration file to read again".to_owned();
+                Err(vec![(LogLevel::Error, reason)])
+            }),
             companion: None,
             announce: None,
         }
     }
 }
+
+/// Reads the configuration again with the arguments of the start, without side effects.
+///
+/// # Errors
+/// The lines that a start with it would end with.
+pub type Reload = Box<dyn Fn() -> Result<Settings, Vec<(LogLevel, String)>>>;
 
 /// Called once when connections are handled.
 pub type Announce = Box<dyn FnOnce(&Announcement)>;
@@ -96,4 +142,13 @@ pub struct Announcement {
 /// Our own pid.
 fn own_pid() -> glasspool_abi::Pid {
     glasspool_abi::Pid(rustix::process::getpid().as_raw_nonzero().get())
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of slots, and the same as `Instant`'s.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let whole = u64::try_from(now.tv_sec).unwrap_or(0);
+    whole
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

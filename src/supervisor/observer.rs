@@ -2,6 +2,7 @@
 //! depend on: it may fail to start, crash or hang, and is then started again and told
 //! everything anew.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -9,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glasspool_abi::control::{Channel, Ended, FromObserver, ObserverStart, ToObserver};
+use glasspool_abi::PoolId;
+use glasspool_abi::control::{Channel, Ended, FromObserver, ObserverStart, PoolView, ToObserver};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -20,22 +22,26 @@ use super::departed::{Departed, Departure};
 use super::error::seconds;
 use super::link::{Delivery, Link};
 use super::process::{Child, describe};
+use super::relay::Relay;
 use crate::logs::ErrorLog;
 
 /// The program itself; `/proc/self/exe` stays the same file when a package is upgraded.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// An observer that lived so long had no trouble starting.
 const LONG_LIFE: Duration = Duration::from_secs(10);
-/// Room in the queue beside two messages for each worker that can exist at a time.
-const QUEUE_SLACK: usize = 1024;
+/// Messages that wait for it: more than a new one is told of all pools and workers.
+const QUEUE: usize = 262_144;
+/// Time to export what it has before it is replaced by one with other settings.
+const REPLACE_TIME: Duration = Duration::from_secs(5);
 
 /// The observer, whether it runs or not.
 #[derive(Debug)]
 pub(super) struct Observer {
     start: ObserverStart,
-    queue: usize,
     pub(super) cursors: Cursors,
     departed: Departed,
+    /// Pools that are gone and have departed workers left.
+    fading: BTreeMap<PoolId, Fading>,
     pub(super) doorbell: Arc<OwnedFd>,
     running: Option<Running>,
     generation: u32,
@@ -50,29 +56,49 @@ struct Running {
     child: Child,
     link: Link<ToObserver>,
     since: Instant,
+    /// It was told to make room for a successor; when it is killed instead.
+    replaced_by: Option<Instant>,
+    /// Copies what it logs, the last of it when this is dropped.
+    _relay: Relay,
+}
+
+/// What an observer is told of a pool.
+#[derive(Debug)]
+struct Fading {
+    view: PoolView,
+    slow_log: Option<Arc<OwnedFd>>,
 }
 
 impl Observer {
     /// Makes what outlives an observer's process: cursor table and doorbell.
-    pub(super) fn new(
-        mut start: ObserverStart,
-        cursors: Cursors,
-        most_workers: usize,
-    ) -> io::Result<Observer> {
-        start.cursors = cursors.entries();
-        start.colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    pub(super) fn new(start: ObserverStart, cursors: Cursors) -> io::Result<Observer> {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Observer {
-            start,
-            queue: 2 * most_workers + QUEUE_SLACK,
+            start: completed(start),
             cursors,
             departed: Departed::default(),
+            fading: BTreeMap::new(),
             doorbell: Arc::new(doorbell),
             running: None,
             generation: 0,
             backoff: Backoff::default(),
             stopping: false,
         })
+    }
+
+    /// From now on it is started so; one that runs otherwise exports what it has and is
+    /// replaced.
+    pub(super) fn change(&mut self, start: ObserverStart, log: &ErrorLog) {
+        let start = completed(start);
+        if start == self.start {
+            return;
+        }
+        self.start = start;
+        let within = REPLACE_TIME;
+        if let Some(running) = self.running.as_mut().filter(|_| !self.stopping) {
+            running.replaced_by = Some(Instant::now() + within);
+            self.tell(log, ToObserver::Stop { within }, vec![]);
+        }
     }
 
     /// Starts it and queues its first message; false if it does not run now and the
@@ -112,19 +138,18 @@ impl Observer {
         on_end: fn(u32, Ended) -> E,
     ) -> io::Result<Running> {
         let (ours, theirs) = Channel::pair()?;
+        let (relay, output) = Relay::start(log)?;
         let mut command = Command::new(OWN_PROGRAM);
         command
             .arg0("glasspool")
             .arg("observer")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stderr(Stdio::from(log.descriptor()?))
+            .stderr(Stdio::from(output))
             // A terminal's Ctrl-C is for the supervisor.
             .process_group(0);
         let child = Child::spawn(&mut command)?;
         drop(command);
-        let link = Link::start(ours, self.queue, events.clone(), move |d| {
-            on_delivery(generation, d)
-        })?;
+        let link = Link::start(ours, QUEUE, events.clone(), move |d| on_delivery(generation, d))?;
         let (weak, events, ending) = (link.downgrade(), events.clone(), child.clone());
         tokio::spawn(async move {
             let ended = ending.ended().await.unwrap_or(Ended::Exited(-1));
@@ -136,6 +161,8 @@ impl Observer {
             child,
             link,
             since: Instant::now(),
+            replaced_by: None,
+            _relay: relay,
         })
     }
 
@@ -160,12 +187,41 @@ impl Observer {
                 "no observer has read what child {} recorded; it is given up",
                 oldest.view.pid
             ));
-            self.cursors.give_back(oldest.view.cursor);
+            self.release(&oldest, log);
+        }
+    }
+
+    fn release(&mut self, departure: &Departure, log: &ErrorLog) {
+        self.cursors.give_back(departure.view.cursor);
+        let pool = departure.view.pool;
+        if self.fading.contains_key(&pool) && !self.departed.is_of(pool) {
+            self.fading.remove(&pool);
+            self.tell(log, ToObserver::PoolGone { pool }, vec![]);
+        }
+    }
+
+    /// Tells it a pool, or a pool anew.
+    pub(super) fn introduce_pool(&self, view: &PoolView, slow_log: Option<&Arc<OwnedFd>>, log: &ErrorLog) {
+        let slow_log = slow_log.into_iter().cloned().collect();
+        self.tell(log, ToObserver::Pool(view.clone()), slow_log);
+    }
+
+    /// No worker serves the pool and none will. Observers forget it when they have read
+    /// to the end what its last workers wrote.
+    pub(super) fn pool_gone(&mut self, view: PoolView, slow_log: Option<Arc<OwnedFd>>, log: &ErrorLog) {
+        let pool = view.pool;
+        if self.departed.is_of(pool) {
+            self.fading.insert(pool, Fading { view, slow_log });
+        } else {
+            self.tell(log, ToObserver::PoolGone { pool }, vec![]);
         }
     }
 
     /// Tells a new one of workers that no observer before it has buried.
     pub(super) fn introduce_departed(&self, log: &ErrorLog) {
+        for pool in self.fading.values() {
+            self.introduce_pool(&pool.view, pool.slow_log.as_ref(), log);
+        }
         for departure in self.departed.iter() {
             for (message, fds) in departure.messages() {
                 self.tell(log, message, fds);
@@ -188,8 +244,11 @@ impl Observer {
             }
             Delivery::Message(FromObserver::Buried { worker }, _) => {
                 if let Some(departure) = self.departed.release(worker) {
-                    self.cursors.give_back(departure.view.cursor);
+                    self.release(&departure, log);
                 }
+            }
+            Delivery::Message(FromObserver::Slow { worker }, _) => {
+                log.debug(format_args!("worker {worker} has a slow request"));
             }
             Delivery::Message(FromObserver::Failed { reason }, _) => {
                 log.error(format_args!(
@@ -199,7 +258,7 @@ impl Observer {
             }
             // One without its socket is of no use; while stopping, closing it is the last
             // thing it does.
-            Delivery::Closed(_) if self.stopping => {}
+            Delivery::Closed(_) if self.stopping || running.replaced_by.is_some() => {}
             Delivery::Closed(e) => {
                 log.debug(format_args!("the observer (pid {}): {e}", running.child.pid));
                 running.child.signal(Signal::KILL);
@@ -219,7 +278,7 @@ impl Observer {
             describe(ended),
             seconds(life)
         );
-        if self.stopping {
+        if self.stopping || running.replaced_by.is_some() {
             let expected = ended == Ended::Exited(0);
             return if expected {
                 log.debug(how)
@@ -258,12 +317,31 @@ impl Observer {
         self.running.is_none() && !self.stopping && self.backoff.is_over(now)
     }
 
-    /// When it should be looked at again, if it does not run.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        if self.running.is_some() || self.stopping {
-            None
-        } else {
-            self.backoff.due(now)
+    /// Kills one that should have made room for its successor by now.
+    pub(super) fn keep(&mut self, now: Instant) {
+        if let Some(running) = &mut self.running
+            && running.replaced_by.is_some_and(|due| due <= now)
+        {
+            running.child.signal(Signal::KILL);
+            running.replaced_by = Some(now + REPLACE_TIME);
         }
+    }
+
+    /// When it should be looked at again.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        match &self.running {
+            Some(running) => running.replaced_by,
+            None if self.stopping => None,
+            None => self.backoff.due(now),
+        }
+    }
+}
+
+/// What the supervisor itself adds to an observer's settings.
+fn completed(start: ObserverStart) -> ObserverStart {
+    ObserverStart {
+        cursors: Cursors::entries(),
+        colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        ..start
     }
 }

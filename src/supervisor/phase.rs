@@ -1,9 +1,9 @@
 //! The supervisor's life as a table: which phase it is in, and what moves it on.
 //!
 //! Order of a stop: workers first (they may still need their engine's pages and the
-//! observer's eyes), then the engine, then the observer, which exports what is left.
+//! observer's eyes), then the engines, then the observer, which exports what is left.
 
-use rustix::process::Signal;
+use super::pm::drain::Reason;
 
 /// Where the supervisor is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +13,17 @@ pub(super) enum Phase {
     Starting,
     /// Workers that die are replaced. Left by a signal.
     Running,
-    /// Workers finish their requests, however long that takes. Left when the last is
-    /// gone, or by SIGTERM.
+    /// Workers finish their requests; how long that may take is configured. Left when
+    /// the last is gone, or by SIGTERM.
     Finishing,
-    /// Workers were told to end. Left when the last is gone; after a second of
-    /// patience they are killed.
+    /// As `Finishing`, and then another program takes this one's place: the file behind
+    /// our name is not ours any more, and a reload was asked for.
+    HandingOver,
+    /// Workers were told to end at once. Left when the last is gone; those that take
+    /// their time are killed.
     Terminating,
-    /// No worker is left and the engine's channel is closed. Left when it is gone.
-    ClosingEngine,
+    /// No worker is left and the engines' channels are closed. Left when they are gone.
+    ClosingEngines,
     /// The observer exports what it has. Left when it is gone; killed when overdue.
     StoppingObserver,
     /// Nothing is left; the supervisor returns.
@@ -36,10 +39,12 @@ pub(super) enum Happening {
     AskedToTerminate,
     /// SIGQUIT.
     AskedToFinish,
+    /// Another program is to take our place, and has accepted the configuration.
+    AskedToHandOver,
     /// There is no worker, neither running nor asked for.
     WorkersGone,
-    /// There is no engine process.
-    EngineGone,
+    /// There is no engine process any more.
+    EnginesGone,
     /// There is no observer process.
     ObserverGone,
     /// The time that the last action set is over.
@@ -53,14 +58,17 @@ pub(super) enum Action {
     Announce,
     /// Write this notice.
     Say(&'static str),
-    /// Send this to every worker, and to those that turn up later.
-    SignalWorkers(Signal),
+    /// Tell every worker to end, and those that turn up later; be overdue when their
+    /// time is over.
+    StopWorkers(Reason),
+    /// Send them the next stronger signal.
+    Escalate,
     /// Be overdue in a second.
     GiveASecond,
-    /// Stop asking for engines and close the channel of the one there is.
-    CloseEngine,
-    /// SIGKILL to the engine.
-    KillEngine,
+    /// Stop asking for engines and close the channels of those there are.
+    CloseEngines,
+    /// SIGKILL to the engines.
+    KillEngines,
     /// Ask the observer to export and stop; be overdue when its time is over.
     StopObserver,
     /// SIGKILL to the observer.
@@ -75,10 +83,23 @@ impl Phase {
         match self {
             Phase::Starting | Phase::Running => true,
             Phase::Finishing
+            | Phase::HandingOver
             | Phase::Terminating
-            | Phase::ClosingEngine
+            | Phase::ClosingEngines
             | Phase::StoppingObserver
             | Phase::Exited => false,
+        }
+    }
+
+    /// php-fpm's word for it, where it has one.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Phase::Starting | Phase::Running => "normal",
+            Phase::HandingOver => "reloading",
+            Phase::Finishing => "finishing",
+            Phase::Terminating | Phase::ClosingEngines | Phase::StoppingObserver | Phase::Exited => {
+                "terminating"
+            }
         }
     }
 
@@ -87,38 +108,46 @@ impl Phase {
         use Action::*;
         use Happening::*;
         use Phase::*;
-        const TERMINATE: &[Action] = &[Say("Terminating ..."), SignalWorkers(Signal::TERM), GiveASecond];
-        const FINISH: &[Action] = &[Say("Finishing ..."), SignalWorkers(Signal::QUIT)];
-        const CLOSE: &[Action] = &[CloseEngine, GiveASecond];
+        const TERMINATE: &[Action] = &[Say("Terminating ..."), StopWorkers(Reason::AtOnce)];
+        const FINISH: &[Action] = &[Say("Finishing ..."), StopWorkers(Reason::Graceful)];
+        const HAND_OVER: &[Action] = &[StopWorkers(Reason::Graceful)];
+        const CLOSE: &[Action] = &[CloseEngines, GiveASecond];
         match (self, happening) {
             (Starting, Settled) => (Running, &[Announce]),
-            (Starting | Running | Finishing, AskedToTerminate) => (Terminating, TERMINATE),
-            (Starting | Running, AskedToFinish) => (Finishing, FINISH),
-            (Finishing | Terminating, WorkersGone) => (ClosingEngine, CLOSE),
-            (Terminating, Overdue) => (Terminating, &[SignalWorkers(Signal::KILL), GiveASecond]),
-            (ClosingEngine, EngineGone) => (StoppingObserver, &[StopObserver]),
-            (ClosingEngine, Overdue) => (ClosingEngine, &[KillEngine, GiveASecond]),
+            (Starting | Running | Finishing | HandingOver, AskedToTerminate) => (Terminating, TERMINATE),
+            (Starting | Running | HandingOver, AskedToFinish) => (Finishing, FINISH),
+            (Starting | Running, AskedToHandOver) => (HandingOver, HAND_OVER),
+            (Finishing | HandingOver | Terminating, WorkersGone) => (ClosingEngines, CLOSE),
+            (Finishing | HandingOver | Terminating, Overdue) => (self, &[Escalate]),
+            (ClosingEngines, EnginesGone) => (StoppingObserver, &[StopObserver]),
+            (ClosingEngines, Overdue) => (ClosingEngines, &[KillEngines, GiveASecond]),
             (StoppingObserver, ObserverGone) => (Exited, &[Leave]),
             (StoppingObserver, Overdue) => (StoppingObserver, &[KillObserver, GiveASecond]),
 
             // A pool may be without workers for a moment while all are being replaced,
             // and engine and observer are restarted by their keepers.
-            (Starting | Running, WorkersGone | EngineGone | ObserverGone) => (self, &[]),
-            // Finishing and terminating workers do not need their engine any more.
-            (Finishing | Terminating, EngineGone | ObserverGone) => (self, &[]),
-            (ClosingEngine, ObserverGone) => (self, &[]),
+            (Starting | Running, WorkersGone | EnginesGone | ObserverGone) => (self, &[]),
+            // Workers that are to end do not need their engine any more.
+            (Finishing | HandingOver | Terminating, EnginesGone | ObserverGone) => (self, &[]),
+            (ClosingEngines, ObserverGone) => (self, &[]),
             // php-fpm ignores the same signal twice, and nothing leaves terminating.
-            (Finishing, AskedToFinish) => (self, &[]),
-            (Terminating, AskedToTerminate | AskedToFinish) => (self, &[]),
-            (ClosingEngine | StoppingObserver, AskedToTerminate | AskedToFinish) => (self, &[]),
+            (Finishing, AskedToFinish | AskedToHandOver) => (self, &[]),
+            (HandingOver, AskedToHandOver) => (self, &[]),
+            (
+                Terminating | ClosingEngines | StoppingObserver,
+                AskedToTerminate | AskedToFinish | AskedToHandOver,
+            ) => (self, &[]),
             // Left over from what has already been moved on from.
-            (Running | Finishing | Terminating | ClosingEngine | StoppingObserver, Settled) => (self, &[]),
-            (Starting | Running | Finishing, Overdue) => (self, &[]),
-            (ClosingEngine, WorkersGone) | (StoppingObserver, WorkersGone | EngineGone) => (self, &[]),
+            (
+                Running | Finishing | HandingOver | Terminating | ClosingEngines | StoppingObserver,
+                Settled,
+            ) => (self, &[]),
+            (Starting | Running, Overdue) => (self, &[]),
+            (ClosingEngines, WorkersGone) | (StoppingObserver, WorkersGone | EnginesGone) => (self, &[]),
             (
                 Exited,
-                Settled | AskedToTerminate | AskedToFinish | WorkersGone | EngineGone | ObserverGone
-                | Overdue,
+                Settled | AskedToTerminate | AskedToFinish | AskedToHandOver | WorkersGone | EnginesGone
+                | ObserverGone | Overdue,
             ) => (self, &[]),
         }
     }
@@ -141,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_goes_workers_engine_observer() {
+    fn a_stop_goes_workers_engines_observer() {
         use Happening::*;
-        let (phases, actions) = walk(&[Settled, AskedToTerminate, WorkersGone, EngineGone, ObserverGone]);
+        let (phases, actions) = walk(&[Settled, AskedToTerminate, WorkersGone, EnginesGone, ObserverGone]);
         let expected = [
             Phase::Starting,
             Phase::Running,
             Phase::Terminating,
-            Phase::ClosingEngine,
+            Phase::ClosingEngines,
             Phase::StoppingObserver,
             Phase::Exited,
         ];
@@ -157,9 +186,8 @@ mod tests {
         let expected = [
             Announce,
             Say("Terminating ..."),
-            SignalWorkers(Signal::TERM),
-            GiveASecond,
-            CloseEngine,
+            StopWorkers(Reason::AtOnce),
+            CloseEngines,
             GiveASecond,
             StopObserver,
             Leave,
@@ -168,18 +196,23 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_in_sigkill_only_when_terminating() {
+    fn a_graceful_stop_can_be_cut_short_and_pushed() {
         use Happening::*;
-        let (phases, actions) = walk(&[Settled, AskedToFinish, Overdue, AskedToTerminate, Overdue]);
-        assert_eq!(phases.last(), Some(&Phase::Terminating));
-        let signals: Vec<Signal> = actions
-            .iter()
-            .filter_map(|action| match action {
-                Action::SignalWorkers(signal) => Some(*signal),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(signals, [Signal::QUIT, Signal::TERM, Signal::KILL]);
+        for graceful in [AskedToFinish, AskedToHandOver] {
+            let (phases, actions) = walk(&[Settled, graceful, Overdue, AskedToTerminate, Overdue]);
+            assert_eq!(phases.last(), Some(&Phase::Terminating));
+            let pushes: Vec<Action> = actions
+                .into_iter()
+                .filter(|action| matches!(action, Action::StopWorkers(_) | Action::Escalate))
+                .collect();
+            let expected = [
+                Action::StopWorkers(Reason::Graceful),
+                Action::Escalate,
+                Action::StopWorkers(Reason::AtOnce),
+                Action::Escalate,
+            ];
+            assert_eq!(pushes, expected);
+        }
     }
 
     #[test]
@@ -189,29 +222,24 @@ mod tests {
             Settled,
             AskedToTerminate,
             AskedToFinish,
+            AskedToHandOver,
             WorkersGone,
-            EngineGone,
+            EnginesGone,
             ObserverGone,
             Overdue,
         ];
-        let order = |phase| match phase {
-            Phase::Starting => 0,
-            Phase::Running => 1,
-            Phase::Finishing => 2,
-            Phase::Terminating => 3,
-            Phase::ClosingEngine => 4,
-            Phase::StoppingObserver => 5,
-            Phase::Exited => 6,
-        };
+        // php-fpm goes from reloading to finishing, never the other way.
         let phases = [
             Phase::Starting,
             Phase::Running,
+            Phase::HandingOver,
             Phase::Finishing,
             Phase::Terminating,
-            Phase::ClosingEngine,
+            Phase::ClosingEngines,
             Phase::StoppingObserver,
             Phase::Exited,
         ];
+        let order = |phase| phases.iter().position(|known| *known == phase);
         for phase in phases {
             for happening in all {
                 let (next, actions) = phase.on(happening);

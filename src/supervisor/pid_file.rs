@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use glasspool_abi::Pid;
 
 use super::error::StartError;
-use crate::logs::ErrorLog;
+use crate::logs::{Errno, ErrorLog};
 
 /// A pid file that is ours.
 #[derive(Debug)]
@@ -41,8 +41,9 @@ impl PidFile {
     pub(super) fn remove(self, log: &ErrorLog) {
         if let Err(e) = std::fs::remove_file(&self.0) {
             log.error(format_args!(
-                "Unable to remove the PID file ({}).: {e}",
-                self.0.display()
+                "Unable to remove the PID file ({}).: {}",
+                self.0.display(),
+                Errno(&e)
             ));
         }
     }

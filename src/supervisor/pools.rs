@@ -1,70 +1,121 @@
 //! A pool's settings in the words of the control protocol, and what the supervisor
-//! holds for it: listener, slow log, workers wanted.
+//! holds for it: listener, logs, workers wanted.
 
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::{PhpSetting, PoolSpec, PoolView};
+use glasspool_abi::control::{
+    AccessLog, Channel, Limits, Pages, PhpSetting, PoolSpec, PoolView, Severity, ToEngine,
+};
 use glasspool_abi::slot::{SLOT_HEAD_BYTES, ring_bytes};
 use glasspool_abi::trace::Sampler;
 
 use super::backoff::Backoff;
+use super::engines::GroupId;
 use super::error::StartError;
 use super::identity::{self, Become};
-use super::listener::Listener;
-use crate::config::{Pool, SlowStop};
+use super::management::Management;
+use super::sockets::{Listener, Sockets};
+use super::status::Hearing;
+use crate::config::{ListenAddress, LogLevel, Pool, Settings, SlowStop};
 use crate::logs::{self, ErrorLog};
 
-/// php-fpm's `security.limit_extensions` where nothing else is said.
-const LIMIT_EXTENSIONS: [&str; 2] = [".php", ".phar"];
+/// Addresses of web servers that may connect, in the environment: what a pool without
+/// `listen.allowed_clients` uses, as in php-fpm.
+const WEB_SERVERS: &str = "FCGI_WEB_SERVER_ADDRS";
 
 /// A pool that is set up.
 #[derive(Debug)]
 pub(super) struct LivePool {
     pub(super) name: String,
+    /// As configured.
+    pub(super) config: Arc<Pool>,
+    pub(super) life: Life,
+    /// Whose engine its workers come from.
+    pub(super) group: GroupId,
     /// What engines are told.
     pub(super) spec: PoolSpec,
     /// What the observer is told.
     pub(super) view: PoolView,
     pub(super) slow_log: Option<Arc<OwnedFd>>,
-    pub(super) listener: Listener,
-    pub(super) wanted: u32,
-    /// Workers that exist or were asked for.
-    pub(super) present: u32,
-    /// First workers that were asked for.
-    pub(super) asked: u32,
-    /// First workers that have neither served nor failed yet, asked for or not.
-    pub(super) unsettled: u32,
+    pub(super) access_log: Option<Arc<OwnedFd>>,
+    /// Where its workers ask, and our end of that.
+    pub(super) ask: Arc<OwnedFd>,
+    pub(super) asked_here: Option<Channel>,
+    /// What reads the latter, once the run loop runs.
+    pub(super) hearing: Option<Hearing>,
+    pub(super) listener: Arc<Listener>,
+    /// How many workers it has, and what is counted of them.
+    pub(super) management: Management,
     pub(super) catch_output: bool,
     pub(super) slot_bytes: usize,
     /// Starts that failed.
     pub(super) backoff: Backoff,
 }
 
+/// Where a pool is between two readings of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Read and set up; its only worker is the canary.
+    Proving,
+    /// Its workers serve, and are replaced.
+    Serving,
+    /// A successor serves; its workers end with the request they have.
+    Draining,
+}
+
+/// What all pools of one reading share.
+#[derive(Debug, Clone)]
+pub(super) struct Common {
+    pub(super) allow_root: bool,
+    /// How requests are sampled; `None` when no spans are made.
+    pub(super) sampler: Option<Sampler>,
+    log_limit: u32,
+    log_level: Severity,
+    web_servers: Option<String>,
+    /// Most workers of all pools together.
+    pub(super) process_max: Option<NonZeroU32>,
+}
+
+impl Common {
+    pub(super) fn new(settings: &Settings, allow_root: bool, sampler: Option<Sampler>) -> Common {
+        Common {
+            allow_root,
+            sampler,
+            log_limit: u32::try_from(settings.global.log_limit).unwrap_or(u32::MAX),
+            log_level: severity(settings.global.log_level),
+            web_servers: std::env::var(WEB_SERVERS).ok(),
+            process_max: settings.global.process_max,
+        }
+    }
+}
+
 impl LivePool {
-    /// Works out everything about a pool and opens its socket and slow log.
+    /// Works out everything about a pool and opens its socket and logs.
     pub(super) fn set_up(
         id: PoolId,
-        pool: &Pool,
-        allow_root: bool,
-        sampler: Option<Sampler>,
+        pool: &Arc<Pool>,
+        group: GroupId,
+        common: &Common,
+        sockets: &mut Sockets,
         log: &ErrorLog,
     ) -> Result<LivePool, StartError> {
-        let who = identity::of_pool(pool, allow_root)?;
         let slow_log = match (&pool.slowlog, pool.slow_after) {
-            (Some(path), Some(_)) => {
-                let opened = logs::open_log(path).map_err(|source| {
-                    let (pool, path) = (pool.name.clone(), path.clone());
-                    StartError::SlowLog { pool, path, source }
-                })?;
-                Some(Arc::new(opened.into()))
-            }
+            (Some(path), Some(_)) => Some(open_slow_log(&pool.name, path)?),
             (Some(_), None) | (None, _) => None,
         };
+        let access_log = pool.access_log.as_deref().map(open_access_log).transpose()?;
+        let who = identity::of_pool(pool, common.allow_root)?;
+        let ask = Channel::pair().map_err(StartError::system("make a pool's control socket"))?;
         Ok(LivePool {
             name: pool.name.clone(),
-            spec: spec(id, pool, who, sampler),
+            config: Arc::clone(pool),
+            life: Life::Serving,
+            group,
+            spec: spec(id, pool, who, common),
             view: PoolView {
                 pool: id,
                 name: pool.name.clone(),
@@ -73,19 +124,58 @@ impl LivePool {
                 slow_stop: pool.slow_stop == SlowStop::IfNeeded,
             },
             slow_log,
-            listener: Listener::open(pool, log)?,
-            wanted: pool.max_children.get(),
-            present: 0,
-            asked: 0,
-            unsettled: pool.max_children.get(),
+            access_log,
+            asked_here: Some(ask.0),
+            hearing: None,
+            ask: Arc::new(ask.1.into()),
+            listener: sockets.open(pool, log)?,
+            management: Management::new(pool),
             catch_output: pool.catch_workers_output,
             slot_bytes: SLOT_HEAD_BYTES + ring_bytes(pool.max_children.get()),
             backoff: Backoff::default(),
         })
     }
+
+    /// What makes an engine know the pool, or know it anew.
+    pub(super) fn introduction(&self, doorbell: &Arc<OwnedFd>) -> (ToEngine, Vec<Arc<OwnedFd>>) {
+        let fds = [&self.listener.socket, doorbell, &self.ask].into_iter();
+        (
+            ToEngine::AddPool(Box::new(self.spec.clone())),
+            fds.chain(&self.access_log).cloned().collect(),
+        )
+    }
 }
 
-fn spec(id: PoolId, pool: &Pool, who: Become, sampler: Option<Sampler>) -> PoolSpec {
+/// Opens a pool's access log; its workers write to the descriptor, so it appends.
+pub(super) fn open_access_log(path: &Path) -> Result<Arc<OwnedFd>, StartError> {
+    let opened = logs::open_log(path).map_err(|source| StartError::AccessLog {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(Arc::new(opened.into()))
+}
+
+/// Opens a pool's slow log, which the observer writes.
+pub(super) fn open_slow_log(pool: &str, path: &Path) -> Result<Arc<OwnedFd>, StartError> {
+    let opened = logs::open_log(path).map_err(|source| StartError::SlowLog {
+        pool: pool.to_owned(),
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(Arc::new(opened.into()))
+}
+
+fn severity(level: LogLevel) -> Severity {
+    match level {
+        LogLevel::Debug => Severity::Debug,
+        LogLevel::Notice => Severity::Notice,
+        LogLevel::Warning => Severity::Warning,
+        LogLevel::Error => Severity::Error,
+        LogLevel::Alert => Severity::Alert,
+    }
+}
+
+fn spec(id: PoolId, pool: &Pool, who: Become, common: &Common) -> PoolSpec {
     let path = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
     let is_root = nix::unistd::geteuid().is_root();
     let mut env = pool.env.clone();
@@ -96,6 +186,8 @@ fn spec(id: PoolId, pool: &Pool, who: Become, sampler: Option<Sampler>) -> PoolS
         value: value.value.clone(),
         admin: value.admin,
     });
+    let is_tcp = !matches!(pool.listen, ListenAddress::Unix(_));
+    let web_servers = common.web_servers.clone().filter(|_| is_tcp);
     PoolSpec {
         pool: id,
         name: pool.name.clone(),
@@ -106,9 +198,29 @@ fn spec(id: PoolId, pool: &Pool, who: Become, sampler: Option<Sampler>) -> PoolS
         env,
         php_values: php_values.collect(),
         max_requests: pool.max_requests.map_or(0, |most| most.get()),
-        limit_extensions: LIMIT_EXTENSIONS.map(str::to_owned).to_vec(),
-        sampler: sampler.unwrap_or_default(),
-        tracing: sampler.is_some(),
+        limit_extensions: pool.limit_extensions.clone(),
+        sampler: common.sampler.unwrap_or_default(),
+        tracing: common.sampler.is_some(),
+        pages: Pages {
+            status_path: pool.status_path.clone(),
+            ping_path: pool.ping_path.clone(),
+            ping_response: pool.ping_response.clone(),
+        },
+        allowed_clients: pool.allowed_clients.clone().or(web_servers),
+        access_log: pool.access_log.as_ref().map(|_| AccessLog {
+            format: pool.access_format.clone(),
+            suppress: pool.access_suppress.clone(),
+        }),
+        limits: Limits {
+            files: pool.rlimit_files,
+            core: pool.rlimit_core,
+            priority: pool.priority.filter(|_| is_root),
+            dumpable: pool.dumpable,
+            apparmor_hat: pool.apparmor_hat.clone(),
+        },
+        catch_output: pool.catch_workers_output,
+        log_limit: common.log_limit,
+        log_level: common.log_level,
     }
 }
 
@@ -128,7 +240,8 @@ mod tests {
             ("HOME".into(), "/var/www".into()),
         ];
         let who = Become { identity: None, env };
-        let spec = spec(PoolId(3), &pool, who, None);
+        let settings = Settings::single(pool.clone());
+        let spec = spec(PoolId(3), &pool, who, &Common::new(&settings, false, None));
         let expected: Vec<(String, String)> = [("HOME", "/mine"), ("A", "b"), ("USER", "www-data")]
             .map(|(n, v)| (n.into(), v.into()))
             .into();

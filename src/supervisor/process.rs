@@ -15,6 +15,7 @@ use glasspool_abi::control::Ended;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::Interest;
 
+use super::{notify, sockets};
 use crate::readiness;
 
 /// A child that has not been reaped yet, so its pid is still its own.
@@ -27,8 +28,13 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts a program. The command's own standard streams decide what it inherits:
-    /// everything else is close-on-exec.
+    /// everything else is close-on-exec, and variables about that are left out.
     pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+        for (name, _) in std::env::vars_os() {
+            if sockets::is_private(&name) || notify::is_private(&name) {
+                command.env_remove(name);
+            }
+        }
         let started = command.spawn()?;
         let pid = i32::try_from(started.id()).map_err(io::Error::other)?;
         Child::adopt(Pid(pid))

@@ -6,61 +6,85 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glasspool_abi::control::{Ended, FromEngine, FromObserver, ToObserver};
+use glasspool_abi::control::{Ended, FromEngine, FromObserver};
 use glasspool_abi::{EngineId, Pid, PoolId, WorkerId};
-use rustix::process::Signal;
+use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::canary::Canary;
 use super::companion::Companion;
 use super::crew::Worker;
+use super::ctl;
+use super::engines::{Engines, GroupId};
 use super::error::StartError;
-use super::hosting::Hosting;
+use super::generation::{Drain, Invocation, Numbers};
+use super::heartbeat::Heartbeat;
 use super::link::Delivery;
+use super::notify::Notifier;
 use super::observer::Observer;
-use super::phase::{Action, Happening, Phase};
+use super::phase::{Happening, Phase};
 use super::pid_file::PidFile;
-use super::pools::LivePool;
+use super::pm::crashes::Crashes;
+use super::pm::drain::Push;
+use super::pools::{Common, Life, LivePool};
 use super::process::{describe, reap_orphans};
-use super::{Announce, Announcement, Launch, own_pid};
-use crate::logs::ErrorLog;
+use super::reload::{Reloading, Step};
+use super::scoreboard::Figures;
+use super::sockets::Sockets;
+use super::status;
+use super::successor::Call;
+use super::{Announce, Launch, Reload, output};
+use crate::config::Global;
+use crate::logs::{Errno, ErrorLog};
 
 /// Events that wait for the loop; whoever has one more waits too.
 const EVENTS: usize = 1024;
-/// How long all of a stop may take once workers are told to end.
-const STOP_TIME: Duration = Duration::from_secs(5);
-/// What the observer has of it at least.
-const LEAST_EXPORT_TIME: Duration = Duration::from_secs(1);
-/// Left to the observer for ending after its export.
-const EXIT_TIME: Duration = Duration::from_millis(250);
-
+/// How often it is looked whether old workers have noticed that they are to end: their
+/// end is an event, a last request that one takes is none.
+const RETIRING_LOOK: Duration = Duration::from_millis(5);
 /// What the loop is told by its tasks.
 #[derive(Debug)]
 pub(super) enum Event {
-    Engine(EngineId, Delivery<FromEngine>),
-    EngineEnded(EngineId, Ended),
+    Engine(GroupId, EngineId, Delivery<FromEngine>),
+    EngineEnded(GroupId, EngineId, Ended),
     Observer(u32, Delivery<FromObserver>),
     ObserverEnded(u32, Ended),
     WorkerEnded(WorkerId, Ended),
     CompanionEnded(Ended),
+    CanaryAnswered(WorkerId, Result<(), String>),
+    CanaryEnded(WorkerId, Ended),
+    /// The program that may take our place has checked the configuration.
+    Checked(Ended),
+    /// Somebody asks over the control socket.
+    Control(ctl::Request),
+    /// A connection waits on the socket of an ondemand pool.
+    Connecting(PoolId),
+    /// A worker of that pool asks for its state.
+    StatusAsked {
+        pool: PoolId,
+        answer: oneshot::Sender<status::Answer>,
+    },
 }
 
 /// All that the supervisor holds.
 pub(super) struct Supervisor {
     pub(super) log: ErrorLog,
     pub(super) phase: Phase,
-    pub(super) pools: Vec<LivePool>,
+    /// Pools of the configuration in force, and of those before it that still have
+    /// workers.
+    pub(super) pools: BTreeMap<PoolId, LivePool>,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
-    /// Workers that the engine was asked for and that it has not answered for.
+    /// Workers that engines were asked for and that they have not answered for.
     pub(super) requested: usize,
     pub(super) next_worker: u64,
-    pub(super) hosting: Hosting,
+    pub(super) engines: Engines,
     pub(super) observer: Observer,
     pub(super) companion: Option<Companion>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) null: Arc<OwnedFd>,
-    /// What workers that turn up during a stop are sent.
-    pub(super) stop_signal: Option<Signal>,
+    /// What workers were sent last, all of them.
+    pub(super) pushed: Option<Push>,
     /// Whether there may be orphans to reap.
     pub(super) sweep: bool,
     /// Why the start failed.
@@ -69,11 +93,36 @@ pub(super) struct Supervisor {
     pub(super) due: Option<Instant>,
     /// When everything must be over.
     pub(super) stop_by: Option<Instant>,
-    /// Where the pid goes once the start has succeeded.
-    pub(super) pid_path: Option<PathBuf>,
     pub(super) pid_file: Option<PidFile>,
     pub(super) announce: Option<Announce>,
+    /// Whether the start was told, or has failed: what workers say comes after it.
+    pub(super) told: watch::Sender<bool>,
+    /// Whether the first engines have PHP up: from then on trouble is dealt with, not
+    /// fatal.
+    pub(super) is_up: bool,
     pub(super) leaving: bool,
+    pub(super) heartbeat: Heartbeat,
+    /// When each pool's size is thought about next.
+    pub(super) maintenance_due: Instant,
+    /// Whether it was told that `process.max` is reached, since a worker was asked for.
+    pub(super) told_of_most: bool,
+    pub(super) crashes: BTreeMap<GroupId, Crashes>,
+    /// `[global]` as it is in force.
+    pub(super) global: Global,
+    pub(super) invocation: Invocation,
+    /// What all pools in force share.
+    pub(super) common: Common,
+    pub(super) numbers: Numbers,
+    /// All sockets that pools listen on, for the next reading to take over.
+    pub(super) sockets: Sockets,
+    pub(super) call: Call,
+    pub(super) reread: Reload,
+    pub(super) reloading: Reloading,
+    pub(super) canaries: BTreeMap<WorkerId, Canary>,
+    pub(super) drains: Vec<Drain>,
+    /// What this process becomes when everything has stopped.
+    pub(super) becomes: Option<PathBuf>,
+    pub(super) notifier: Notifier,
 }
 
 /// Runs pools until told to stop by SIGTERM, SIGINT or SIGQUIT. Blocks; wants to be
@@ -91,11 +140,6 @@ pub fn run(launch: Launch) -> Result<(), StartError> {
         .block_on(supervisor.serve(inbox))
 }
 
-/// A pool's place in the list of pools.
-pub(super) fn index(pool: PoolId) -> usize {
-    usize::try_from(pool.0).unwrap_or(usize::MAX)
-}
-
 impl Supervisor {
     async fn serve(mut self, mut inbox: mpsc::Receiver<Event>) -> Result<(), StartError> {
         let listen = |kind| signal(kind).map_err(StartError::system("listen for signals"));
@@ -107,6 +151,16 @@ impl Supervisor {
         let mut reopen = listen(SignalKind::user_defined1())?;
         let mut reload = listen(SignalKind::user_defined2())?;
         let mut hang_up = listen(SignalKind::hangup())?;
+        // Those that came before there was anybody to listen have waited until now; what
+        // is started from here on shall not have them blocked.
+        let unblocked = SigSet::all().thread_unblock();
+        unblocked.map_err(StartError::system("receive signals"))?;
+        if let Err(e) = ctl::listen(self.events.clone()) {
+            self.log.warning(format_args!(
+                "cannot open the control socket: {}; `glasspool reload` does not reach this process, SIGUSR2 does",
+                Errno(&e)
+            ));
+        }
         loop {
             let now = Instant::now();
             self.do_what_is_due(now);
@@ -119,19 +173,31 @@ impl Supervisor {
             }
             let due = self.next_due(now);
             tokio::select! {
-                Some(()) = terminate.recv() => self.asked_to_terminate("SIGTERM"),
-                Some(()) = interrupt.recv() => self.asked_to_terminate("SIGINT"),
-                Some(()) = quit.recv() => self.asked_to_finish(),
+                Some(()) = terminate.recv() => {
+                    output::first().await;
+                    self.asked("SIGTERM", Happening::AskedToTerminate, "terminating");
+                }
+                Some(()) = interrupt.recv() => {
+                    output::first().await;
+                    self.asked("SIGINT", Happening::AskedToTerminate, "terminating");
+                }
+                Some(()) = quit.recv() => {
+                    output::first().await;
+                    self.asked("SIGQUIT", Happening::AskedToFinish, "finishing");
+                }
                 Some(()) = child.recv() => self.sweep = true,
-                Some(()) = reopen.recv() => self.cannot("SIGUSR1", "reopening logs"),
-                Some(()) = reload.recv() => self.cannot("SIGUSR2", "reloading"),
-                Some(()) = hang_up.recv() => self.cannot("SIGHUP", "reloading"),
+                Some(()) = reopen.recv() => self.asked_to_reopen(),
+                Some(()) = reload.recv() => self.asked_to_reload("SIGUSR2"),
+                Some(()) = hang_up.recv() => self.asked_to_reload("SIGHUP"),
                 Some(event) = inbox.recv() => self.on(event),
                 () = sleep_until(due) => {}
             }
         }
         // Signals that come now would find nothing to do.
         drop::<[SignalStream; 7]>([terminate, interrupt, quit, child, reopen, reload, hang_up]);
+        if let Some(program) = self.becomes.take() {
+            return Err(self.become_successor(&program));
+        }
         self.log.notice("exiting, bye-bye!");
         if let Some(file) = self.pid_file.take() {
             file.remove(&self.log);
@@ -142,11 +208,28 @@ impl Supervisor {
     fn on(&mut self, event: Event) {
         let log = self.log.clone();
         match event {
-            Event::Engine(id, delivery) => self.on_engine_delivery(id, delivery),
-            Event::EngineEnded(id, ended) => self.on_engine_end(id, ended),
+            Event::Engine(group, id, delivery) => self.on_engine_delivery(group, id, delivery),
+            Event::EngineEnded(group, id, ended) => self.on_engine_end(group, id, ended),
+            Event::Observer(_, Delivery::Message(FromObserver::Slow { worker }, _)) => {
+                self.count_slow(worker)
+            }
+            Event::Connecting(pool) => self.on_connecting(pool, Instant::now()),
+            Event::StatusAsked { pool, answer } => self.status_asked(pool, answer),
             Event::Observer(generation, delivery) => self.observer.on_delivery(generation, delivery, &log),
             Event::ObserverEnded(generation, ended) => self.observer.on_end(generation, ended, &log),
             Event::WorkerEnded(id, ended) => self.worker_event(id, super::worker::Event::Exited(ended)),
+            Event::CanaryAnswered(id, answer) => {
+                if let Some(verdict) = self.canary_answered(id, answer) {
+                    self.on_verdict(verdict);
+                }
+            }
+            Event::CanaryEnded(id, ended) => {
+                if let Some(verdict) = self.canary_ended(id, ended) {
+                    self.on_verdict(verdict);
+                }
+            }
+            Event::Checked(ended) => self.on_checked(ended),
+            Event::Control(request) => self.on_control(request),
             Event::CompanionEnded(ended) => {
                 if let Some(companion) = &mut self.companion {
                     companion.on_end(ended, Instant::now(), &log);
@@ -160,16 +243,22 @@ impl Supervisor {
         if self.fatal.is_some() {
             return;
         }
-        self.keep_engine(now);
-        if self.hosting.proven && self.phase.wants_workers() {
+        self.keep_reload(now);
+        self.keep_engines(now);
+        if self.is_up && self.phase.wants_workers() {
             self.keep_observer(now);
         }
-        self.request_workers(now);
-        if self.sweep && self.requested == 0 {
+        self.keep_drains(now);
+        self.schedule(now);
+        let nobody_is_born = self.requested == 0 && !self.canaries.values().any(Canary::is_requested);
+        if self.sweep && nobody_is_born {
             // A worker whose pid is not known yet would look like an orphan.
             self.sweep = false;
             self.reap_orphans();
         }
+        let serving = self.pools.values().filter(|pool| pool.life == Life::Serving);
+        let figures = || Figures::sum(serving.map(|pool| &pool.management.figures));
+        self.notifier.beat(now, figures, &self.log);
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
             self.happen(Happening::Overdue);
@@ -182,141 +271,8 @@ impl Supervisor {
         }
     }
 
-    /// Tells the phase what is already true, until that changes nothing more.
-    fn move_on(&mut self) {
-        loop {
-            let companion_runs = self
-                .companion
-                .as_ref()
-                .is_some_and(|companion| companion.pid().is_some());
-            let happening = match self.phase {
-                Phase::Starting => {
-                    let settled = self.hosting.proven && self.pools.iter().all(|pool| pool.unsettled == 0);
-                    settled.then_some(Happening::Settled)
-                }
-                Phase::Finishing | Phase::Terminating => {
-                    self.workers.is_empty().then_some(Happening::WorkersGone)
-                }
-                Phase::ClosingEngine => self.hosting.current.is_none().then_some(Happening::EngineGone),
-                Phase::StoppingObserver => {
-                    let gone = self.observer.pid().is_none() && !companion_runs;
-                    gone.then_some(Happening::ObserverGone)
-                }
-                Phase::Running | Phase::Exited => None,
-            };
-            match happening {
-                Some(happening) => self.happen(happening),
-                None => return,
-            }
-        }
-    }
-
-    fn happen(&mut self, happening: Happening) {
-        let (phase, actions) = self.phase.on(happening);
-        if phase != self.phase {
-            self.due = None;
-            self.phase = phase;
-        }
-        for action in actions {
-            self.perform(*action);
-        }
-    }
-
-    fn perform(&mut self, action: Action) {
-        let now = Instant::now();
-        match action {
-            Action::Say(text) => self.log.notice(text),
-            Action::Announce => {
-                self.log.notice("ready to handle connections");
-                let php = self
-                    .hosting
-                    .php
-                    .values()
-                    .next_back()
-                    .map(|php| php.version.clone());
-                let workers = self.pools.iter().map(|pool| pool.wanted).sum();
-                if let Some(announce) = self.announce.take() {
-                    announce(&Announcement {
-                        php: php.unwrap_or_default(),
-                        workers,
-                    });
-                }
-            }
-            Action::SignalWorkers(signal) => {
-                if signal == Signal::TERM {
-                    self.stop_by.get_or_insert(now + STOP_TIME);
-                }
-                if let Some(companion) = &mut self.companion {
-                    companion.stop();
-                }
-                self.signal_workers(signal);
-                if signal == Signal::KILL {
-                    self.forget_unborn();
-                }
-            }
-            Action::GiveASecond => self.due = Some(now + Duration::from_secs(1)),
-            Action::CloseEngine => {
-                self.stop_by.get_or_insert(now + STOP_TIME);
-                self.hosting.close();
-            }
-            Action::KillEngine => self.hosting.kill(),
-            Action::StopObserver => {
-                let by = self.stop_by.unwrap_or(now).max(now + LEAST_EXPORT_TIME);
-                self.due = Some(by);
-                self.observer
-                    .stop((by - now).saturating_sub(EXIT_TIME), &self.log);
-            }
-            Action::KillObserver => {
-                self.observer.kill();
-                if let Some(companion) = &self.companion {
-                    companion.signal(Signal::KILL);
-                }
-            }
-            Action::Leave => self.leaving = true,
-        }
-    }
-
-    /// A signal that php-fpm acts on and we do not yet: said, and nothing changed.
-    fn cannot(&self, signal: &str, what: &str) {
-        self.log.warning(format_args!(
-            "received {signal}: {what} is not supported yet; everything goes on as it was (restart to apply changes)"
-        ));
-    }
-
-    fn asked_to_terminate(&mut self, name: &str) {
-        self.log.debug(format_args!("received {name}"));
-        self.happen(Happening::AskedToTerminate);
-    }
-
-    fn asked_to_finish(&mut self) {
-        self.log.debug("received SIGQUIT");
-        self.happen(Happening::AskedToFinish);
-    }
-
-    /// The first engine has PHP up: from here on trouble is dealt with, not fatal.
-    pub(super) fn came_up(&mut self) {
-        match self
-            .pid_path
-            .as_deref()
-            .map(|path| PidFile::write(path, own_pid()))
-            .transpose()
-        {
-            Ok(file) => self.pid_file = file,
-            Err(e) => {
-                self.fatal = Some(e);
-                return;
-            }
-        }
-        self.log.notice(format_args!("fpm is running, pid {}", own_pid()));
-        if let Err(e) = self.log.start_is_over() {
-            self.log.warning(format_args!(
-                "failed to tie stderr fd with error_log fd: dup2(): {e}"
-            ));
-        }
-        self.keep_observer(Instant::now());
-    }
-
-    fn keep_observer(&mut self, now: Instant) {
+    pub(super) fn keep_observer(&mut self, now: Instant) {
+        self.observer.keep(now);
         if !self.observer.is_due(now)
             || !self
                 .observer
@@ -324,33 +280,29 @@ impl Supervisor {
         {
             return;
         }
-        for pool in &self.pools {
-            let slow_log = pool.slow_log.iter().cloned().collect();
+        for pool in self.pools.values().filter(|pool| pool.life != Life::Proving) {
             self.observer
-                .tell(&self.log, ToObserver::Pool(pool.view.clone()), slow_log);
+                .introduce_pool(&pool.view, pool.slow_log.as_ref(), &self.log);
         }
-        // Each engine followed by its workers: an observer forgets an engine without any
-        // when the next one is told.
-        for (engine, php) in &self.hosting.php {
-            let message = ToObserver::Engine {
-                engine: *engine,
-                php: php.clone(),
-            };
-            self.observer.tell(&self.log, message, vec![]);
-            self.introduce_workers(*engine);
+        // Each engine followed by its workers: an observer does not remember many engines
+        // without any.
+        for engine in self.engines.php().map(|(engine, _)| engine) {
+            self.introduce_engine(engine);
+            self.introduce_workers(engine);
         }
         self.observer.introduce_departed(&self.log);
     }
 
     /// Children that are waited for by their own tasks.
     pub(super) fn known_children(&self) -> BTreeSet<Pid> {
-        let engine = self.hosting.current.as_ref().map(|engine| engine.child.pid);
         let companion = self.companion.as_ref().and_then(Companion::pid);
         let workers = self.workers.values().filter_map(Worker::pid);
         workers
-            .chain(engine)
+            .chain(self.engines.pids())
             .chain(companion)
             .chain(self.observer.pid())
+            .chain(self.canaries.values().filter_map(Canary::pid))
+            .chain(self.reloading.checker.as_ref().map(|checker| checker.pid))
             .collect()
     }
 
@@ -364,25 +316,28 @@ impl Supervisor {
     }
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
-        let observer = self.observer.due(now).filter(|_| self.hosting.proven);
-        let pools = self.pools.iter().filter(|pool| pool.present < pool.wanted);
-        let pools = pools.filter_map(|pool| pool.backoff.due(now));
+        let observer = self.observer.due(now).filter(|_| self.is_up);
         let companion = self.companion.as_ref().and_then(|companion| companion.due(now));
-        let restarts = pools
-            .chain(observer)
+        let restarts = observer
+            .into_iter()
             .chain(companion)
             .filter(|_| self.phase.wants_workers());
-        restarts.chain(self.hosting.due(now)).chain(self.due).min()
+        restarts
+            .chain(self.schedule_due(now))
+            .chain(self.engines.due(now))
+            .chain(self.canaries.values().filter_map(Canary::due))
+            .chain(self.drains.iter().filter_map(|drain| drain.due))
+            .chain((self.reloading.step == Step::Retiring).then_some(now + RETIRING_LOOK))
+            .chain(self.notifier.due())
+            .chain(Some(now).filter(|_| self.phase == Phase::Running && self.reloading.can_begin()))
+            .chain(self.due)
+            .min()
     }
 
     /// Ends what a failed start has begun.
     async fn abandon(&mut self) {
-        self.hosting.kill();
         self.observer.kill();
-        if let Some(engine) = self.hosting.current.take() {
-            // Its own task may have reaped it first, which is as good.
-            let _ended = engine.child.ended().await;
-        }
+        self.engines.abandon().await;
     }
 }
 

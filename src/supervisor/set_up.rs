@@ -3,89 +3,116 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::sync::Arc;
+use std::time::Instant;
 
-use glasspool_abi::PoolId;
-use glasspool_abi::control::ObserverStart;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::Launch;
 use super::companion::Companion;
 use super::cursors::Cursors;
+use super::engines::Engines;
 use super::error::StartError;
-use super::hosting::Hosting;
+use super::generation::{Invocation, Numbers, Telemetry};
+use super::heartbeat::Heartbeat;
+use super::notify::Notifier;
 use super::observer::Observer;
 use super::phase::Phase;
-use super::pools::LivePool;
+use super::pools::Common;
+use super::reload::Reloading;
 use super::run::{Event, Supervisor};
-use super::{Launch, identity, telemetry};
+use super::sockets::Sockets;
+use super::successor::Call;
 
 impl Supervisor {
     /// Everything that can fail without a process having been started.
     pub(super) fn set_up(launch: Launch, events: mpsc::Sender<Event>) -> Result<Supervisor, StartError> {
         let Launch {
-            settings,
+            mut settings,
             log,
             allow_root,
             engine,
             ini,
+            no_ini,
+            extended_info,
             define,
             companion,
             announce,
+            argv,
+            reload,
         } = launch;
         for notice in &settings.notices {
             log.at(notice.level, &notice.text);
         }
-        let overlay = &settings.overlay;
-        let (otel_env, otel_file) = (
-            telemetry::from_env(std::env::vars_os()),
-            telemetry::from_overlay(overlay),
-        );
-        let (sampler, warnings) = telemetry::sampler(&otel_env, &otel_file);
-        warnings.iter().for_each(|warning| log.warning(warning));
-        let mut pools = Vec::with_capacity(settings.pools.len());
-        for (number, pool) in (0..).zip(&settings.pools) {
-            pools.push(LivePool::set_up(PoolId(number), pool, allow_root, sampler, &log)?);
-        }
-        let most_workers = pools
-            .iter()
-            .map(|pool| usize::try_from(pool.wanted).unwrap_or(usize::MAX))
-            .sum();
-        let start = ObserverStart {
-            cursors: 0,
-            identity: identity::of_observer(overlay.observer.user.as_deref())?,
-            otel_env,
-            otel_file,
-            queue_bytes: overlay.otel.queue_bytes,
-            colour: false,
+        let invocation = Invocation {
+            allow_root,
+            engine,
+            ini,
+            no_ini,
+            extended_info,
+            define,
         };
-        let cursors = Cursors::create(most_workers).map_err(|e| std::io::Error::other(e.to_string()));
+        let telemetry = Telemetry::of(&settings)?;
+        telemetry.warnings.iter().for_each(|warning| log.warning(warning));
+        let common = Common::new(&settings, allow_root, telemetry.sampler);
+        let pools = std::mem::take(&mut settings.pools).into_iter().map(Arc::new);
+        let (mut numbers, mut engines) = (Numbers::default(), Engines::default());
+        let mut sockets = Sockets::from_environment(std::env::vars_os(), &log);
+        let recipe = invocation.recipe(&settings);
+        let pools = pools.map(|pool| (recipe.of_pool(&pool.php), pool));
+        let draft = numbers.draft(pools, &common, &mut sockets, &log)?;
+        sockets.settle(&log);
+        draft.add_groups(&mut engines);
+        let cursors = Cursors::create().map_err(|e| std::io::Error::other(e.to_string()));
         let cursors = cursors.map_err(StartError::system("make the cursor table"))?;
-        let observer = Observer::new(start, cursors, most_workers);
+        let observer = Observer::new(telemetry.observer, cursors);
+        let notifier = Notifier::from_environment(
+            std::env::vars_os(),
+            settings.global.systemd_interval,
+            Instant::now(),
+            &log,
+        );
         let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-        let php = &overlay.php;
         Ok(Supervisor {
             phase: Phase::Starting,
-            pools,
+            pools: draft
+                .pools
+                .into_iter()
+                .map(|pool| (pool.spec.pool, pool))
+                .collect(),
             workers: BTreeMap::new(),
             requested: 0,
             next_worker: 1,
-            hosting: Hosting::new(
-                engine,
-                ini.or_else(|| php.ini.clone()),
-                php.define.iter().cloned().chain(define).collect(),
-            ),
+            engines,
             observer: observer.map_err(StartError::system("make the doorbell"))?,
             companion: companion.map(Companion::new),
             events,
             null: Arc::new(null.map_err(StartError::system("open /dev/null"))?.into()),
-            stop_signal: None,
+            pushed: None,
             sweep: false,
             fatal: None,
             due: None,
             stop_by: None,
-            pid_path: settings.global.pid.clone(),
             pid_file: None,
             announce,
+            told: watch::Sender::new(false),
+            heartbeat: Heartbeat::default(),
+            maintenance_due: Instant::now(),
+            told_of_most: false,
+            crashes: BTreeMap::new(),
+            is_up: false,
             leaving: false,
+            global: settings.global,
+            invocation,
+            common,
+            numbers,
+            sockets,
+            call: Call::new(argv).map_err(StartError::system("find the working directory"))?,
+            reread: reload,
+            reloading: Reloading::default(),
+            canaries: BTreeMap::new(),
+            drains: Vec::new(),
+            becomes: None,
+            notifier,
             log,
         })
     }

@@ -88,6 +88,17 @@ pub(super) fn from_overlay(overlay: &Overlay) -> Variables {
         .collect()
 }
 
+/// What the file says where nothing is said anywhere: export nothing. The OpenTelemetry
+/// default, a collector on this machine, is for who has asked for telemetry; who has only
+/// replaced php-fpm gets no connection attempts and no `traceparent` in the application.
+pub(super) fn unless_asked(env: &Variables, file: Variables) -> Variables {
+    if !env.is_empty() || !file.is_empty() {
+        return file;
+    }
+    let none = |name: &str| (name.to_owned(), "none".to_owned());
+    vec![none("OTEL_TRACES_EXPORTER"), none("OTEL_LOGS_EXPORTER")]
+}
+
 /// How workers sample, the environment before the file; `None` when no spans are made.
 /// Also returns what is wrong with the variables.
 pub(super) fn sampler(env: &Variables, file: &Variables) -> (Option<Sampler>, Vec<String>) {
@@ -148,6 +159,9 @@ mod tests {
         );
         let env = vec![("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned())];
         assert_eq!(sampler(&env, &file).0, None);
+        assert_eq!(sampler(&vec![], &unless_asked(&vec![], vec![])).0, None);
+        let env = vec![("OTEL_SERVICE_NAME".to_owned(), "shop".to_owned())];
+        assert!(sampler(&env, &unless_asked(&env, vec![])).0.is_some());
         let env = vec![("OTEL_TRACES_SAMPLER".to_owned(), "sometimes".to_owned())];
         assert_eq!(sampler(&env, &vec![]).1.len(), 1);
     }

@@ -1,14 +1,20 @@
 //! An engine without PHP for the supervisor's tests, with everything around it: one
-//! program in five roles.
+//! program in several roles.
 //!
 //! - `fake-engine supervise FOLDER WORKERS` runs the supervisor in that folder, logging
 //!   at debug level to standard error, with this program as engine and observer;
+//! - `fake-engine reloads FOLDER` does so with the configuration in `FOLDER/config`;
 //! - `fake-engine` speaks the control protocol as an engine, and does what the variable
-//!   `FAKE_ENGINE` says: `mute`, `old`, `no-php`, or serve;
+//!   `FAKE_ENGINE` or the INI entry `fake` says: `mute`, `old`, `no-php`, `die`, or serve;
 //! - `fake-engine intermediate` leaves a worker behind that becomes the supervisor's child;
 //! - `fake-engine worker` is that worker; `FAKE_WORKER` says how it behaves: `unable`,
-//!   `stubborn`, `early` (is ready before its engine says so), or well;
-//! - `fake-engine observer` writes down what it is told.
+//!   `stubborn`, `chatty`, `hasty`, `early` (is ready before its engine says so), or well. With
+//!   `serve` or `crash` it accepts, and does that with each request; with
+//!   `report` or `deaf` it is busy as long as it has a connection, and says so in its slot;
+//! - `fake-engine observer` writes down what it is told;
+//! - `fake-engine hand-over FOLDER PROGRAM …`, `activate` and `become` turn into another
+//!   program, with sockets or without; called like php-fpm (`… -y FOLDER/php-fpm.conf`) it
+//!   is the supervisor again.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stderr,
@@ -16,16 +22,23 @@
     reason = "a test program speaks to its test"
 )]
 
+mod hand_over;
+mod reloads;
+mod reports;
+mod serves;
+
+use std::collections::HashMap;
 use std::io::Write;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use glasspool::config::{ListenAddress, LogLevel, Pool, Settings};
+use glasspool::config::{LogLevel, Settings};
 use glasspool::logs::ErrorLog;
 use glasspool::supervisor::{self, EngineSource, Launch};
-use glasspool_abi::control::{Channel, FromEngine, FromObserver, ToEngine, ToObserver};
+use glasspool_abi::control::{Channel, FromEngine, FromObserver, PoolSpec, ToEngine, ToObserver};
 use glasspool_abi::zend::{Layout, PhpBuild};
 use glasspool_abi::{ABI_VERSION, Pid, WorkerId};
 use nix::sys::signal::{SigSet, Signal};
@@ -38,6 +51,10 @@ fn main() -> ExitCode {
         ["supervise", folder, workers] => {
             return supervise(Path::new(folder), workers.parse().expect("a number"));
         }
+        ["reloads", folder] => {
+            return reloads::supervise(Path::new(folder), std::env::args_os().collect());
+        }
+        ["reloads", .., "-t"] => return ExitCode::SUCCESS,
         ["intermediate"] => {
             let mut worker = Command::new(own_program());
             #[expect(
@@ -53,6 +70,18 @@ fn main() -> ExitCode {
         }
         ["worker"] => worker(),
         ["observer"] => observer(&channel()),
+        ["hand-over", folder, ref program @ ..] => {
+            return hand_over::like_php_fpm(Path::new(folder), program);
+        }
+        ["activate", folder, ref program @ ..] => {
+            return hand_over::like_a_service_manager(Path::new(folder), program);
+        }
+        ["become", ref program @ ..] => return hand_over::plainly(program),
+        // As php-fpm's next image.
+        [.., "-y", conf] => {
+            let folder = Path::new(conf).parent().expect("a file in a folder");
+            return supervise(folder, NonZeroU32::MIN);
+        }
         _ => return ExitCode::from(64),
     }
     ExitCode::SUCCESS
@@ -75,7 +104,7 @@ fn channel() -> Channel {
 }
 
 fn supervise(folder: &Path, workers: NonZeroU32) -> ExitCode {
-    let mut pool = Pool::new("www", ListenAddress::Unix(folder.join("php.sock")), workers);
+    let mut pool = hand_over::pool(folder, workers);
     pool.catch_workers_output = true;
     let mut settings = Settings::single(pool);
     settings.global.pid = Some(folder.join("pid"));
@@ -101,27 +130,59 @@ fn engine(channel: &Channel) {
     say(FromEngine::Hello {
         abi: ABI_VERSION + u32::from(behaviour == "old"),
     });
-    while let Ok((message, fds)) = channel.receive() {
+    let mut pools = HashMap::new();
+    while let Ok((message, mut fds)) = channel.receive() {
         match message {
-            ToEngine::Start(_) if behaviour == "no-php" => {
-                return say(FromEngine::Failed {
-                    reason: "there is none".into(),
-                });
+            ToEngine::Start(start) => {
+                let entry = start.define.iter().find(|(name, _)| name == "fake");
+                match entry.map_or(behaviour.as_str(), |(_, value)| value) {
+                    "no-php" => {
+                        return say(FromEngine::Failed {
+                            reason: "there is none".into(),
+                        });
+                    }
+                    "die" => std::process::abort(),
+                    _ => say(FromEngine::Ready(Box::new(build()))),
+                }
             }
-            ToEngine::Start(_) => say(FromEngine::Ready(Box::new(build()))),
-            ToEngine::AddPool(_) => assert_eq!(fds.len(), 2, "a listener and a doorbell"),
-            ToEngine::Spawn { worker, .. } => spawn(worker, fds, say),
+            ToEngine::Spawn { worker, pool, .. } => {
+                let (spec, listener) = pools.get(&pool).expect("a pool that was added");
+                spawn(worker, spec, listener, fds, say);
+            }
+            ToEngine::AddPool(spec) => {
+                let expected = 3 + usize::from(spec.access_log.is_some());
+                assert_eq!(
+                    fds.len(),
+                    expected,
+                    "a listener, a doorbell, a socket, perhaps a log"
+                );
+                pools.insert(spec.pool, (*spec, fds.swap_remove(0)));
+            }
+            ToEngine::AccessLog { .. } => assert_eq!(fds.len(), 1, "a log"),
+            ToEngine::Describe(about) => panic!("nobody asks a fake engine for {about:?}"),
         }
     }
 }
 
-fn spawn(worker: WorkerId, fds: Vec<OwnedFd>, say: impl Fn(FromEngine)) {
+fn spawn(worker: WorkerId, spec: &PoolSpec, listener: &OwnedFd, fds: Vec<OwnedFd>, say: impl Fn(FromEngine)) {
     let [slot, _stdout, stderr] = <[OwnedFd; 3]>::try_from(fds).expect("a slot and two streams");
     let mut intermediate = Command::new(own_program());
-    let intermediate = intermediate.arg("intermediate").stdin(slot).stderr(stderr);
+    let intermediate = intermediate
+        .args(["intermediate"])
+        .envs(spec.env.iter().map(|(name, value)| (name, value)))
+        .env("FAKE_REQUESTS", spec.max_requests.to_string())
+        .env("FAKE_POOL", &spec.name)
+        .env(
+            "FAKE_SLOT",
+            format!("/proc/{}/fd/{}", std::process::id(), slot.as_raw_fd()),
+        )
+        .stdin(listener.try_clone().expect("has room for it"))
+        .stderr(stderr);
     let said = intermediate.output().expect("starts").stdout;
     let pid = Pid(String::from_utf8_lossy(&said).trim().parse().expect("a pid"));
-    match behaviour("FAKE_WORKER").as_str() {
+    let own = spec.env.iter().find(|(name, _)| name == "FAKE_WORKER");
+    let behaviour = own.map_or_else(|| behaviour("FAKE_WORKER"), |(_, value)| value.clone());
+    match behaviour.as_str() {
         "early" => {
             say(FromEngine::WorkerReady { worker });
             say(FromEngine::Spawned { worker, pid });
@@ -147,12 +208,33 @@ fn worker() {
     }
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGQUIT);
-    if behaviour == "stubborn" {
+    if ["stubborn", "deaf"].contains(&behaviour.as_str()) {
         signals.add(Signal::SIGTERM);
     }
     signals.thread_block().expect("blocks");
     eprintln!("worker {} speaks", std::process::id());
-    while signals.wait().expect("waits") != Signal::SIGQUIT {}
+    // Many times what a pipe holds, or nearly as much; then the test is told that it is said.
+    let lines = match behaviour.as_str() {
+        "chatty" => 20_000,
+        "hasty" => 300,
+        _ => 0,
+    };
+    if lines > 0 {
+        (0..lines).for_each(|number| eprintln!("line {number} of a worker that says a lot"));
+        let told = UnixStream::connect(std::env::var_os("FAKE_LISTENER").expect("names a socket"));
+        drop(told.expect("the test listens"));
+    }
+    if ["report", "deaf"].contains(&behaviour.as_str()) {
+        reports::start();
+    }
+    let most_requests = self::behaviour("FAKE_REQUESTS").parse().unwrap_or(0);
+    let serves = ["serve", "crash"].contains(&behaviour.as_str()) || most_requests == 1;
+    let serving = serves.then(|| serves::start(&behaviour, most_requests, self::behaviour("FAKE_POOL")));
+    while signals.wait().expect("waits") != Signal::SIGQUIT || behaviour == "deaf" {}
+    // As a worker of PHP: ends with the request that it has, and accepts no other.
+    if let Some(serving) = &serving {
+        std::mem::forget(serving.lock());
+    }
 }
 
 fn observer(channel: &Channel) {
@@ -172,7 +254,15 @@ fn observer(channel: &Channel) {
             ToObserver::WorkerStarted(view) => {
                 tell(format!("worker {} with {} descriptors", view.pid, fds.len()))
             }
-            ToObserver::WorkerGone { worker, ended, .. } => tell(format!("worker {worker} gone {ended:?}")),
+            ToObserver::WorkerGone { worker, ended, .. } => {
+                tell(format!("worker {worker} gone {ended:?}"));
+                // A supervisor that is gone need not be told.
+                channel
+                    .send(&FromObserver::Buried { worker }, &[])
+                    .unwrap_or_default();
+            }
+            ToObserver::PoolGone { pool } => tell(format!("pool {pool} is gone")),
+            ToObserver::SlowLog { pool } => tell(format!("slow log of pool {pool}")),
             ToObserver::Stop { .. } => return tell("stops".into()),
         }
     }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 /// Longest wait for anything; far above what a busy machine needs.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A supervisor under test, killed when dropped.
 pub(crate) struct Supervised {
@@ -24,13 +24,54 @@ pub(crate) struct Supervised {
 /// Starts one with so many workers and these variables.
 pub(crate) fn start(workers: u32, variables: &[(&str, &str)]) -> Supervised {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut process = Command::new(fake_engine())
+    let mut command = Command::new(fake_engine());
+    command
         .args([
             "supervise",
             &folder.path().display().to_string(),
             &workers.to_string(),
         ])
-        .envs(variables.iter().copied())
+        .envs(variables.iter().copied());
+    launch(folder, command)
+}
+
+/// The same with one worker, and nobody reads its standard error until the sender says so.
+pub(crate) fn start_unheard(variables: &[(&str, &str)]) -> (Supervised, mpsc::Sender<()>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(fake_engine());
+    command
+        .args(["supervise", &folder.path().display().to_string(), "1"])
+        .envs(variables.iter().copied());
+    let (hear, heard) = mpsc::channel();
+    (launch_and_wait(folder, command, heard), hear)
+}
+
+/// Starts the fake engine in another role, with the arguments that are made for its folder.
+pub(crate) fn start_program(arguments: impl FnOnce(&Path) -> Vec<String>) -> Supervised {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(fake_engine());
+    command.args(arguments(folder.path()));
+    launch(folder, command)
+}
+
+/// Starts the real program, in the foreground and logging to standard error, with the
+/// configuration `fpm.conf` of the folder.
+pub(crate) fn start_glasspool(folder: TempDir) -> Supervised {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_glasspool"));
+    command
+        .args(["-F", "-O", "-R", "-y"])
+        .arg(folder.path().join("fpm.conf"));
+    launch(folder, command)
+}
+
+pub(crate) fn launch(folder: TempDir, command: Command) -> Supervised {
+    let (hear, heard) = mpsc::channel();
+    hear.send(()).expect("its receiver is here");
+    launch_and_wait(folder, command, heard)
+}
+
+fn launch_and_wait(folder: TempDir, mut command: Command, heard: Receiver<()>) -> Supervised {
+    let mut process = command
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -38,6 +79,9 @@ pub(crate) fn start(workers: u32, variables: &[(&str, &str)]) -> Supervised {
     let stderr = BufReader::new(process.stderr.take().expect("is piped"));
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
+        if heard.recv().is_err() {
+            return 0;
+        }
         stderr
             .lines()
             .map_while(Result::ok)
@@ -52,7 +96,7 @@ pub(crate) fn start(workers: u32, variables: &[(&str, &str)]) -> Supervised {
     }
 }
 
-fn fake_engine() -> PathBuf {
+pub(crate) fn fake_engine() -> PathBuf {
     let own = std::env::current_exe().expect("has one");
     let target = own
         .parent()

@@ -1,6 +1,15 @@
-//! The real supervisor with a fake engine: no PHP, no root, no network.
+//! The real supervisor with a fake engine: no PHP, no root, no network. And the program
+//! itself as it is called, where PHP is wanted only for what PHP itself does.
 
+mod command_line;
+mod fastcgi;
 mod harness;
+mod reloads;
 mod replaces;
+mod schedules;
+mod site;
+mod sockets;
 mod starts;
 mod stops;
+mod successor;
+mod with_php;

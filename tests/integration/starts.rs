@@ -1,7 +1,11 @@
 //! What a start looks like, good or bad.
 
-use crate::harness::{exists, start};
+use std::os::unix::net::UnixListener;
+
+use crate::harness::{PATIENCE, exists, start, start_unheard};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 #[test]
 fn a_start_says_so_and_leaves_its_pid() {
@@ -72,4 +76,64 @@ fn what_workers_print_is_logged() {
     let pid = supervised.children(Some("worker"))[0];
     let expected = format!("[pool www] child {pid} said into stderr: \"worker {pid} speaks\"");
     assert!(line.contains("WARNING: ") && line.ends_with(&expected), "{line}");
+}
+
+/// A place where a worker says that it has said everything, and the variables for that.
+struct Told {
+    listener: UnixListener,
+    folder: TempDir,
+}
+
+impl Told {
+    fn new() -> Told {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(folder.path().join("told")).expect("binds");
+        Told { listener, folder }
+    }
+
+    fn variables(&self, behaviour: &str) -> [(&str, String); 2] {
+        let path = self.folder.path().join("told");
+        [
+            ("FAKE_WORKER", behaviour.to_owned()),
+            ("FAKE_LISTENER", path.to_str().expect("text").to_owned()),
+        ]
+    }
+
+    fn wait(&self) {
+        let mut told = [PollFd::new(&self.listener, PollFlags::IN)];
+        let patience = PATIENCE.try_into().expect("a short time");
+        let count = rustix::event::poll(&mut told, Some(&patience)).expect("polls");
+        assert_eq!(count, 1, "the worker hangs");
+    }
+}
+
+#[test]
+fn a_worker_that_says_more_than_anybody_reads_does_not_wait() {
+    let told = Told::new();
+    let variables = told.variables("chatty");
+    let (mut supervised, hear) =
+        start_unheard(&variables.each_ref().map(|(name, value)| (*name, value.as_str())));
+    told.wait();
+    // The supervisor neither: it stops in order, and says what is missing.
+    hear.send(()).expect("somebody reads");
+    supervised.wait_for("line 0 of a worker that says a lot\"");
+    supervised.signal(Signal::TERM);
+    assert_eq!(supervised.wait_for_end().code(), Some(0));
+    supervised.position("lines of this log were not taken and are lost");
+}
+
+#[test]
+fn what_was_said_before_a_stop_is_logged_before_it() {
+    let told = Told::new();
+    let variables = told.variables("hasty");
+    let mut supervised = start(
+        1,
+        &variables.each_ref().map(|(name, value)| (*name, value.as_str())),
+    );
+    supervised.wait_for("ready to handle connections");
+    told.wait();
+    supervised.signal(Signal::TERM);
+    assert_eq!(supervised.wait_for_end().code(), Some(0));
+    let last = supervised.position("line 299 of a worker that says a lot");
+    assert!(last < supervised.position("Terminating ..."));
 }

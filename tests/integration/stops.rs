@@ -51,13 +51,13 @@ fn sigquit_lets_workers_end_by_themselves() {
 }
 
 #[test]
-fn signals_of_php_fpm_that_are_not_supported_yet_end_nothing() {
+fn a_reload_without_a_configuration_file_changes_nothing() {
     let mut supervised = start(1, &[]);
     supervised.wait_for_all(&["speaks", "ready to handle connections"]);
     for (signal, name) in [
-        (Signal::USR1, "received SIGUSR1"),
-        (Signal::USR2, "received SIGUSR2"),
-        (Signal::HUP, "received SIGHUP"),
+        (Signal::USR1, "error log file re-opened"),
+        (Signal::USR2, "reload failed: "),
+        (Signal::HUP, "reload failed: "),
     ] {
         supervised.signal(signal);
         supervised.wait_for(name);

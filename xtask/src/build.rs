@@ -29,20 +29,70 @@ pub(crate) fn object_name() -> Result<String> {
     Ok(format!("libglasspool_engine-{}-nts.so", api.trim()))
 }
 
-/// Installs below PREFIX (`/usr/local`), inside DESTDIR if that is set.
+/// Installs below PREFIX (`/usr/local`), inside DESTDIR if that is set. `PHP_FPM_LINK`
+/// set to 1, or to a name, makes a link by which the program behaves as php-fpm.
 pub(crate) fn install() -> Result<()> {
     let folder = Path::new("target/release");
     let prefix = std::env::var("PREFIX").unwrap_or_else(|_| "/usr/local".to_owned());
     let root = std::env::var("DESTDIR").unwrap_or_default();
+    // As Debian and the GNU conventions have it: only /usr has its configuration outside.
+    let sysconf = match prefix.trim_end_matches('/') {
+        "/usr" => format!("{root}/etc"),
+        other => format!("{root}{other}/etc"),
+    };
+    let below = |path: &str| format!("{root}{prefix}/{path}");
     let object = object_name()?;
+    let program = folder.join("glasspool");
+    put(&program, &below("bin/glasspool"), "755")?;
+    put(
+        &folder.join(&object),
+        &below(&format!("lib/glasspool/{object}")),
+        "644",
+    )?;
+
+    let binary = format!("{prefix}/bin/glasspool");
     for (from, to, mode) in [
-        ("glasspool", format!("{root}{prefix}/bin/glasspool"), "755"),
-        (&*object, format!("{root}{prefix}/lib/glasspool/{object}"), "644"),
+        (
+            "systemd/glasspool@.service",
+            below("lib/systemd/system/glasspool@.service"),
+            "644",
+        ),
+        ("sysv/glasspool", format!("{sysconf}/init.d/glasspool"), "755"),
+        (
+            "logrotate/glasspool",
+            format!("{sysconf}/logrotate.d/glasspool"),
+            "644",
+        ),
     ] {
-        run(Command::new("install")
-            .args(["-D", "-m", mode])
-            .arg(folder.join(from))
-            .arg(to))?;
+        let from = Path::new("packaging").join(from);
+        let text =
+            std::fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
+        // These name the program by its path as a distribution installs it.
+        put_text(&text.replace("/usr/bin/glasspool", &binary), &to, mode)?;
     }
-    Ok(())
+    for (shell, to) in [
+        ("bash", "share/bash-completion/completions/glasspool"),
+        ("zsh", "share/zsh/site-functions/_glasspool"),
+        ("fish", "share/fish/vendor_completions.d/glasspool.fish"),
+    ] {
+        let script = output(Command::new(&program).args(["completion", shell]))?;
+        put_text(&script, &below(to), "644")?;
+    }
+    let name = match std::env::var("PHP_FPM_LINK").unwrap_or_default().as_str() {
+        "" | "0" => return Ok(()),
+        "1" => "php-fpm".to_owned(),
+        name => name.to_owned(),
+    };
+    let link = below(&format!("bin/{name}"));
+    run(Command::new("ln").args(["-sfn", "glasspool", &link]))
+}
+
+fn put(from: &Path, to: &str, mode: &str) -> Result<()> {
+    run(Command::new("install").args(["-D", "-m", mode]).arg(from).arg(to))
+}
+
+fn put_text(text: &str, to: &str, mode: &str) -> Result<()> {
+    let file = Path::new("target").join("to-install");
+    std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    put(&file, to, mode)
 }

@@ -2,9 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod apps;
 mod build;
+mod conformance;
+mod migrating;
+mod process;
+mod report;
 mod run;
+mod service;
+mod soak;
+mod stage;
+mod tally;
 mod test;
 mod tidy;
 
@@ -28,8 +37,12 @@ enum Task {
     Test,
     /// Check formatting, clippy and the rules of the house.
     Lint,
-    /// Compare responses with stock php-fpm.
-    Conformance,
+    /// Compare with stock php-fpm, and run its own tests.
+    Conformance(conformance::Options),
+    /// Run it by a service manager, with Debian's own configuration.
+    Service(service::Options),
+    /// Reload again and again under load, also with broken files.
+    Soak(soak::Options),
     /// Run each fuzz target for a while.
     Fuzz,
     /// Install below PREFIX.
@@ -42,7 +55,9 @@ fn main() -> ExitCode {
         Task::Build { release } => build::build(release).map(|_| true),
         Task::Test => test::test(),
         Task::Lint => test::lint().map(|()| true),
-        Task::Conformance => test::conformance().map(|()| true),
+        Task::Conformance(options) => conformance::conformance(&options),
+        Task::Service(options) => service::trial(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Fuzz => test::fuzz().map(|()| true),
         Task::Install => build::install().map(|()| true),
     };

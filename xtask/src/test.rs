@@ -1,4 +1,4 @@
-//! `xtask test`, `lint`, `conformance` and `fuzz`.
+//! `xtask test`, `lint` and `fuzz`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::build;
 use crate::run::{cargo, output, run};
+use crate::tally::Tally;
 use crate::tidy;
 
 /// Packages whose tests need no PHP headers, in the order of the arrows.
@@ -21,44 +22,29 @@ const PACKAGES: &[&str] = &[
     "glasspool-sapi",
 ];
 
-/// What a run of test binaries came to.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-}
-
-impl Tally {
-    /// Counts cargo's closing line of a test binary.
-    fn count(&mut self, line: &str) {
-        let Some(rest) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        for part in rest.split(['.', ';']) {
-            let mut words = part.split_whitespace();
-            if let (Some(Ok(number)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) {
-                match what {
-                    "passed" => self.passed += number,
-                    "failed" => self.failed += number,
-                    "ignored" => self.skipped += number,
-                    _ => {}
-                }
-            }
-        }
-    }
-}
-
 /// Runs every test and closes with one line of totals.
 pub(crate) fn test() -> Result<bool> {
     build(false)?;
+    let runs: Vec<_> = PACKAGES
+        .iter()
+        .map(|package| vec!["--package", package, "--no-fail-fast"])
+        .collect();
+    let (tally, all_ran) = run_tests(&runs)?;
+    tally.conclude("test")?;
+    Ok(all_ran && tally.failed == 0 && tally.passed > 0)
+}
+
+/// Runs `cargo test` with each of these sets of arguments: what the tests came to, and
+/// whether each run succeeded.
+pub(crate) fn run_tests(runs: &[Vec<&str>]) -> Result<(Tally, bool)> {
     let mut tally = Tally::default();
     let mut all_ran = true;
     // A test that cannot run here says why in this file.
     let skips = std::path::absolute("target/skipped-tests")?;
     std::fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
-    for package in PACKAGES {
-        let mut child = cargo(&["test", "--package", package, "--no-fail-fast"])
+    for arguments in runs {
+        let mut child = cargo(&["test"])
+            .args(arguments)
             .env("GLASSPOOL_SKIPS", &skips)
             .stdout(Stdio::piped())
             .spawn()
@@ -75,16 +61,7 @@ pub(crate) fn test() -> Result<bool> {
         writeln!(std::io::stdout(), "skipped: {why}")?;
         tally.skipped += 1;
     }
-    let Tally {
-        passed,
-        failed,
-        skipped,
-    } = tally;
-    writeln!(
-        std::io::stdout(),
-        "{passed} passed, {failed} failed, {skipped} skipped"
-    )?;
-    Ok(all_ran && failed == 0 && passed > 0)
+    Ok((tally, all_ran))
 }
 
 /// Formatting, clippy and the rules of `tidy`.
@@ -100,19 +77,6 @@ pub(crate) fn lint() -> Result<()> {
         "warnings",
     ]))?;
     tidy::check()
-}
-
-/// The comparison with stock php-fpm, byte by byte.
-pub(crate) fn conformance() -> Result<()> {
-    build(false)?;
-    run(&mut cargo(&[
-        "test",
-        "--package",
-        "glasspool-sapi",
-        "--test",
-        "engine",
-        "stock",
-    ]))
 }
 
 /// Runs each fuzz target for SECONDS (60) seconds. The instrumentation flags are
@@ -165,29 +129,4 @@ pub(crate) fn fuzz() -> Result<()> {
         .env("RUSTC_BOOTSTRAP", "1"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn closing_lines_are_counted() {
-        let mut tally = Tally::default();
-        tally.count(
-            "test result: ok. 36 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s",
-        );
-        tally.count(
-            "test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s",
-        );
-        tally.count("test a ... ok");
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 37,
-                failed: 3,
-                skipped: 2
-            }
-        );
-    }
 }

@@ -3,23 +3,48 @@
 //! end of the control socket closes, it ends PHP and exits.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_int};
+use std::ffi::{CString, OsString, c_int};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use glasspool_abi::control::{Channel, ChannelError, EngineStart, FromEngine, PoolSpec, ToEngine};
+use glasspool_abi::control::{Channel, ChannelError, EngineStart, FromEngine, PoolSpec, Severity, ToEngine};
 use glasspool_abi::{ABI_VERSION, Pid, PoolId, WorkerId};
 
 use crate::ffi::{self, Forked, TitleArea};
 use crate::worker::become_worker::{self, Parts};
+use crate::worker::log::{self, here};
 
 /// Exit status when PHP or a worker cannot start (EX_SOFTWARE of sysexits.h).
 const EXIT_SOFTWARE: c_int = 70;
 
 /// What the engine keeps of a pool.
+#[derive(Debug)]
 struct Pool {
     spec: PoolSpec,
     listener: OwnedFd,
     doorbell: OwnedFd,
+    /// Where workers ask the supervisor for the pool's state.
+    ask: OwnedFd,
+    access_log: Option<OwnedFd>,
+}
+
+impl Pool {
+    /// Takes the descriptors of [`ToEngine::AddPool`]; `None` if there are too few or too many.
+    fn new(spec: PoolSpec, fds: Vec<OwnedFd>) -> Option<Pool> {
+        let mut fds = fds.into_iter();
+        let pool = Pool {
+            spec,
+            listener: fds.next()?,
+            doorbell: fds.next()?,
+            ask: fds.next()?,
+            access_log: fds.next(),
+        };
+        fds.next().is_none().then_some(pool)
+    }
+
+    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let always = [&self.listener, &self.doorbell, &self.ask];
+        always.into_iter().chain(&self.access_log).map(AsFd::as_fd)
+    }
 }
 
 /// Runs the engine; its return value is the process's exit status.
@@ -28,7 +53,7 @@ pub(crate) fn main(title: &TitleArea) -> c_int {
         Ok(control) => control,
         Err(_) => {
             let hint = b"the engine object is started by glasspool, with a control socket as standard input";
-            crate::worker::exchange::worker_log("ERROR", hint);
+            log::say(Severity::Error, here!("main"), hint);
             return EXIT_SOFTWARE;
         }
     };
@@ -91,6 +116,7 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
     ] {
         ffi::reset_signal(signal, true);
     }
+    order_environment(&start.variables);
     start_php(&start)?;
     title.set(&format!("glasspool: engine ({})", start.binary));
     let build = ffi::php_build().map_err(|e| Stop::Failed(e.to_string()))?;
@@ -98,42 +124,54 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
 
     let mut pools: HashMap<PoolId, Pool> = HashMap::new();
     loop {
-        let (message, fds) = control.receive()?;
-        match (message, <[OwnedFd; 2]>::try_from(fds)) {
-            (ToEngine::AddPool(spec), Ok([listener, doorbell])) => {
-                pools.insert(
-                    spec.pool,
-                    Pool {
-                        spec,
-                        listener,
-                        doorbell,
-                    },
-                );
+        let (message, mut fds) = control.receive()?;
+        match message {
+            ToEngine::AddPool(spec) => {
+                let id = spec.pool;
+                let Some(pool) = Pool::new(*spec, fds) else {
+                    return Err(Stop::Failed(format!(
+                        "pool {id} came with a wrong number of descriptors"
+                    )));
+                };
+                pools.insert(id, pool);
             }
-            (
-                ToEngine::Spawn {
+            ToEngine::AccessLog { pool } => {
+                // A pool that is not here any more needs no log.
+                if let Some(pool) = pools.get_mut(&pool) {
+                    pool.access_log = fds.pop();
+                }
+            }
+            ToEngine::Spawn {
+                worker,
+                pool,
+                slot_bytes,
+            } => {
+                let order = Order {
                     worker,
                     pool,
                     slot_bytes,
-                },
-                Err(fds),
-            ) => {
-                spawn(
-                    control,
-                    title,
-                    &pools,
-                    supervisor,
-                    Order {
-                        worker,
-                        pool,
-                        slot_bytes,
-                        fds,
-                    },
-                )?;
+                    fds,
+                };
+                spawn(control, title, &pools, supervisor, order)?;
             }
-            (message, _) => return Err(Stop::Failed(format!("a message out of place: {message:?}"))),
+            ToEngine::Describe(about) => {
+                let to = fds
+                    .pop()
+                    .ok_or_else(|| Stop::Failed("Describe came without a descriptor".to_owned()))?;
+                // As from php-fpm, a reader that went away is no failure.
+                ffi::describe(about, to);
+                return Ok(());
+            }
+            message => return Err(Stop::Failed(format!("a message out of place: {message:?}"))),
         }
     }
+}
+
+/// Puts the variables of the environment into this order; others come last.
+fn order_environment(names: &[String]) {
+    let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    variables.sort_by_key(|(name, _)| names.iter().position(|n| **n == **name).unwrap_or(usize::MAX));
+    ffi::set_environment(true, &variables);
 }
 
 fn start_php(start: &EngineStart) -> Result<(), Stop> {
@@ -151,11 +189,14 @@ fn start_php(start: &EngineStart) -> Result<(), Stop> {
         .iter()
         .map(|(name, value)| ini_line(name, value))
         .collect();
-    if !ffi::start_php(
-        text("the path of php", &start.binary)?,
+    let started = ffi::start_php(ffi::PhpStart {
+        binary: text("the path of php", &start.binary)?,
         ini,
-        text("a defined INI entry", &entries)?,
-    ) {
+        entries: text("a defined INI entry", &entries)?,
+        no_ini: start.no_ini,
+        extended_info: start.extended_info,
+    });
+    if !started {
         let hint = "see the messages above, or what `php -v` prints with the same php.ini";
         return Err(Stop::Failed(format!(
             "PHP itself failed to start in {} ({hint})",
@@ -218,6 +259,8 @@ fn spawn(
                 pool: &pool.spec,
                 listener: &pool.listener,
                 doorbell: &pool.doorbell,
+                ask: &pool.ask,
+                access_log: pool.access_log.as_ref(),
                 slot,
                 slot_bytes: order.slot_bytes,
                 stdout,
@@ -232,19 +275,22 @@ fn spawn(
 /// The rest of a worker's life.
 fn be_worker(control: &Channel, own: &Pool, pools: &HashMap<PoolId, Pool>, parts: Parts<'_>) -> c_int {
     let worker = parts.worker;
-    if let Err(reason) = become_worker::become_worker(parts, control) {
-        // If nobody listens any more there is nobody to tell.
-        let _unheard = control.send(&FromEngine::WorkerFailed { worker, reason }, &[]);
-        return EXIT_SOFTWARE;
-    }
+    let admission = match become_worker::become_worker(parts, control) {
+        Ok(admission) => admission,
+        Err(reason) => {
+            // If nobody listens any more there is nobody to tell.
+            let _unheard = control.send(&FromEngine::WorkerFailed { worker, reason }, &[]);
+            return EXIT_SOFTWARE;
+        }
+    };
     // The application must not reach the supervisor, nor other pools' sockets.
     let foreign: Vec<BorrowedFd<'_>> = pools
         .iter()
         .filter(|(id, _)| **id != own.spec.pool)
-        .flat_map(|(_, pool)| [pool.listener.as_fd(), pool.doorbell.as_fd()])
+        .flat_map(|(_, pool)| pool.fds())
         .chain([control.as_fd()])
         .collect();
     ffi::replace_by_null(&foreign);
-    crate::worker::serve::serve(&own.spec, &own.listener);
+    crate::worker::serve::serve(&own.spec, &own.listener, &admission);
     0
 }

@@ -1,17 +1,23 @@
 //! From a fork of the engine to a worker of its pool: order matters, because each
-//! step takes away what a later one must not have.
+//! step takes away what a later one must not have. It is php-fpm's order, and so are
+//! the messages.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use glasspool_abi::WorkerId;
-use glasspool_abi::control::{Channel, FromEngine, Identity, PoolSpec};
+use glasspool_abi::control::{Channel, FromEngine, PhpSetting, PoolSpec, Severity};
 use glasspool_abi::slot::SlotWriter;
-use nix::unistd::{Gid, Uid};
+use jiff::tz::TimeZone;
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
 use rustix::process::Signal;
 
+use super::access_log::{AccessLog, Fixed};
+use super::admission::Admission;
 use super::exchange::{self, Exchange};
-use super::signals;
+use super::log::{self, here};
+use super::{pages, rights, signals, time_zone};
 use crate::ffi;
 
 /// What a worker is made from.
@@ -21,6 +27,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) pool: &'a PoolSpec,
     pub(crate) listener: &'a OwnedFd,
     pub(crate) doorbell: &'a OwnedFd,
+    pub(crate) ask: &'a OwnedFd,
+    pub(crate) access_log: Option<&'a OwnedFd>,
     pub(crate) slot: OwnedFd,
     pub(crate) slot_bytes: u64,
     pub(crate) stdout: OwnedFd,
@@ -29,62 +37,132 @@ pub(crate) struct Parts<'a> {
 }
 
 /// Becomes the worker and reports so; an error says which step failed and why.
-pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<(), String> {
+pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admission, String> {
     // Opened now, this descriptor stays readable for the observer whatever rights we
     // give up below: the kernel checks at open(2), not at read(2).
     let memory = File::open("/proc/self/mem").ok();
     rustix::stdio::dup2_stdout(&parts.stdout).map_err(|e| format!("dup2 of standard output: {e}"))?;
     rustix::stdio::dup2_stderr(&parts.stderr).map_err(|e| format!("dup2 of standard error: {e}"))?;
     drop((parts.stdout, parts.stderr));
-
     let pool = parts.pool;
-    if let Some(root) = &pool.chroot {
-        nix::unistd::chroot(root.as_str()).map_err(|e| format!("failed to chroot({root}): {e}"))?;
-    }
-    if let Some(folder) = pool.chdir.as_deref().or(pool.chroot.as_ref().map(|_| "/")) {
-        nix::unistd::chdir(folder).map_err(|e| format!("failed to chdir({folder}): {e}"))?;
-    }
-    if let Some(identity) = &pool.identity {
-        take_identity(identity)?;
-    }
-    signals::install(parts.listener)?;
-    ffi::set_environment(pool.clear_env, &pool.env);
-    ffi::php_after_fork();
-    for setting in &pool.php_values {
-        if !ffi::set_ini(&setting.name, &setting.value, setting.admin) {
-            let kind = if setting.admin {
-                "php_admin_value"
-            } else {
-                "php_value"
-            };
-            exchange::worker_log(
-                "ERROR",
-                format!("Unable to set {kind} '{}'", setting.name).as_bytes(),
-            );
-        }
-    }
-    let bytes = usize::try_from(parts.slot_bytes).map_err(|e| e.to_string())?;
-    let slot = SlotWriter::map(&parts.slot, bytes).map_err(|e| e.to_string())?;
-    let doorbell = parts
-        .doorbell
-        .try_clone()
-        .map_err(|e| format!("dup of the doorbell: {e}"))?;
-    exchange::install(Exchange::new(slot, doorbell));
-    drop(parts.slot);
-    follow_supervisor(parts.supervisor)?;
+    log::configure(pool.log_level, pool.log_limit);
 
+    let become_it = || -> Result<Admission, String> {
+        let zone = time_zone::of(pool);
+        let access_log = access_log(pool, parts.access_log, parts.supervisor, zone.clone())?;
+        answer_for(pool, parts.ask, zone)?;
+        limit(pool);
+        rights::give_up(pool)?;
+        signals::install(parts.listener)?;
+        ffi::set_environment(pool.clear_env, &pool.env);
+        ffi::php_after_fork();
+        for setting in &pool.php_values {
+            set_php_value(setting);
+        }
+        let admission = Admission::new(parts.listener, pool.allowed_clients.as_deref());
+
+        let bytes = usize::try_from(parts.slot_bytes).map_err(|e| e.to_string())?;
+        let slot = SlotWriter::map(&parts.slot, bytes).map_err(|e| e.to_string())?;
+        let doorbell = parts
+            .doorbell
+            .try_clone()
+            .map_err(|e| format!("dup of the doorbell: {e}"))?;
+        exchange::install(Exchange::new(slot, doorbell, access_log));
+        follow_supervisor(parts.supervisor)?;
+        Ok(admission)
+    };
+    let admission = become_it().inspect_err(|reason| complain(pool, reason))?;
     let ready = FromEngine::WorkerReady { worker: parts.worker };
     let memory = memory.as_ref().map(|m| m.as_fd());
-    control.send(&ready, memory.as_slice()).map_err(|e| e.to_string())
+    control
+        .send(&ready, memory.as_slice())
+        .map_err(|e| e.to_string())?;
+    Ok(admission)
 }
 
-fn take_identity(identity: &Identity) -> Result<(), String> {
-    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
-    nix::unistd::setgroups(&groups)
-        .map_err(|e| format!("failed to setgroups({:?}): {e}", identity.groups))?;
-    nix::unistd::setresgid(gid, gid, gid).map_err(|e| format!("failed to setgid({gid}): {e}"))?;
-    nix::unistd::setresuid(uid, uid, uid).map_err(|e| format!("failed to setuid({uid}): {e}"))
+/// php-fpm's lines about a worker that cannot start.
+fn complain(pool: &PoolSpec, reason: &str) {
+    for text in [reason, "child failed to initialize"] {
+        let line = format!("[pool {}] {text}", pool.name);
+        log::say(Severity::Error, here!("become_worker"), line.as_bytes());
+    }
+}
+
+/// What could not be done to what, as php-fpm says it.
+pub(super) fn failure(what: impl std::fmt::Display, error: impl Into<Errno>) -> String {
+    let error = error.into();
+    format!("{what}: {} ({})", error.desc(), error as i32)
+}
+
+fn access_log(
+    pool: &PoolSpec,
+    file: Option<&OwnedFd>,
+    supervisor: i32,
+    zone: TimeZone,
+) -> Result<Option<AccessLog>, String> {
+    let (Some(settings), Some(file)) = (&pool.access_log, file) else {
+        return Ok(None);
+    };
+    let file = file
+        .try_clone()
+        .map_err(|e| format!("dup of the access log: {e}"))?;
+    let fixed = Fixed {
+        pool: &pool.name,
+        pid: rustix::process::getpid().as_raw_nonzero().get(),
+        supervisor,
+    };
+    AccessLog::new(file, &settings.format, &settings.suppress, fixed, zone).map(Some)
+}
+
+/// Status and ping.
+fn answer_for(pool: &PoolSpec, ask: &OwnedFd, zone: TimeZone) -> Result<(), String> {
+    let ask = ask
+        .try_clone()
+        .map_err(|e| format!("dup of the pool's socket: {e}"))?;
+    pages::install(pool, ask.into(), zone);
+    Ok(())
+}
+
+/// Limits that cannot be set are told of and otherwise as before, as in php-fpm.
+fn limit(pool: &PoolSpec) {
+    let wanted = [
+        (
+            "rlimit_files",
+            "RLIMIT_NOFILE",
+            Resource::RLIMIT_NOFILE,
+            pool.limits.files,
+        ),
+        (
+            "rlimit_core",
+            "RLIMIT_CORE",
+            Resource::RLIMIT_CORE,
+            pool.limits.core,
+        ),
+    ];
+    for (directive, name, resource, value) in wanted {
+        let Some(value) = value else { continue };
+        if let Err(error) = setrlimit(resource, value, value) {
+            let text = format!(
+                "[pool {}] failed to set {directive} for this pool. Please check your system limits or decrease {directive}. setrlimit({name}, {value})",
+                pool.name
+            );
+            let text = failure(text, error);
+            log::say(Severity::Error, here!("limit"), text.as_bytes());
+        }
+    }
+}
+
+fn set_php_value(setting: &PhpSetting) {
+    if ffi::set_ini(&setting.name, &setting.value, setting.admin) {
+        return;
+    }
+    let kind = if setting.admin {
+        "php_admin_value"
+    } else {
+        "php_value"
+    };
+    let text = format!("Unable to set {kind} '{}'", setting.name);
+    log::say(Severity::Error, here!("set_php_value"), text.as_bytes());
 }
 
 /// Ends this worker, after its current request, when the supervisor dies. A change of

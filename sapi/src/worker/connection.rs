@@ -257,11 +257,6 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Accepts one connection.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)
-}
-
 /// Waits a little, or until a signal comes.
 pub(crate) fn pause_after_error() {
     let pause = Timespec {

@@ -5,21 +5,23 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use glasspool_abi::record::{ABORTED, EndScalars, FINISHED_EARLY, Text};
+use glasspool_abi::record::{ABORTED, EndScalars, FINISHED_EARLY};
 use glasspool_abi::slot::{SlotWriter, Stage};
 use glasspool_fastcgi::{ProtocolStatus, ResponseWriter};
 
+use super::access_log::{AccessLog, Facts, Trouble};
+use super::admission::Visitor;
 use super::connection::{Connection, Failure};
 use super::head;
+use super::php_error::{KeptError, PhpError};
 use super::recorder::Recorder;
 
 /// Output that is collected before it is sent.
 const OUTPUT_BYTES: usize = 32 * 1024;
-/// Longest log line of PHP that goes to the client in one piece, bytes.
-const LOG_BYTES: usize = 8 * 1024;
 
 thread_local! {
     static CURRENT: RefCell<Option<Exchange>> = const { RefCell::new(None) };
@@ -36,50 +38,47 @@ pub(crate) fn with<R>(f: impl FnOnce(&mut Exchange) -> R) -> Option<R> {
     CURRENT.with(|current| current.try_borrow_mut().ok()?.as_mut().map(f))
 }
 
-/// A line of the worker's own: to standard error in the form of php-fpm's workers.
-pub(crate) fn worker_log(level: &str, message: &[u8]) {
-    let line = [level.as_bytes(), b": ", message, b"\n"].concat();
-    // Nobody to tell if standard error is gone.
-    let _gone = std::io::stderr().write_all(&line);
-}
-
-/// A log line about the request, to standard error and, when asked, to the client.
-pub(crate) fn log(message: &[u8], to_client: bool) {
-    worker_log("NOTICE", message);
-    if to_client {
-        with(|x| x.log_to_client(message));
-    }
-}
-
-/// A message that PHP routes to its SAPI's log.
-pub(crate) fn php_log(message: &[u8], to_client: bool) {
-    log(&[b"PHP message: ", message].concat(), to_client);
-}
-
-/// An error as PHP reports it.
+/// What PHP says when the script has run and the request is not yet ended.
 #[derive(Debug)]
-pub(crate) struct PhpError<'a> {
-    pub(crate) kind: i32,
-    pub(crate) message: &'a [u8],
-    pub(crate) file: &'a [u8],
-    pub(crate) line: u32,
+pub(crate) struct Executed<'a> {
+    pub(crate) status: u32,
+    /// Bytes.
+    pub(crate) memory_peak: u64,
+    /// Of basic authentication.
+    pub(crate) user: &'a [u8],
 }
 
-/// E_ERROR, E_PARSE, E_CORE_ERROR, E_COMPILE_ERROR, E_USER_ERROR, E_RECOVERABLE_ERROR.
-const FATAL: i32 = 1 | 4 | 16 | 64 | 256 | 4096;
-
-/// The worst error of a request, kept for its record.
+/// What the path fix-ups made of the request under way; its texts end in NUL for PHP.
 #[derive(Debug, Default)]
-pub(crate) struct KeptError {
-    pub(crate) kind: i32,
-    pub(crate) message: Vec<u8>,
-    pub(crate) file: Vec<u8>,
-    pub(crate) line: u32,
+pub(crate) struct Resolved {
+    script: Option<Vec<u8>>,
+    uri: Option<Vec<u8>>,
+    /// CONTENT_LENGTH, whatever of it may be read.
+    pub(crate) content_length: u64,
 }
 
-impl KeptError {
-    pub(crate) fn is_fatal(&self) -> bool {
-        self.kind & FATAL != 0
+impl Resolved {
+    pub(crate) fn new(script: Option<Vec<u8>>, uri: Option<Vec<u8>>, content_length: u64) -> Resolved {
+        let with_nul = |mut text: Vec<u8>| {
+            text.retain(|b| *b != 0);
+            text.push(0);
+            text
+        };
+        Resolved {
+            script: script.map(with_nul),
+            uri: uri.map(with_nul),
+            content_length,
+        }
+    }
+
+    /// The script to run, if there is one.
+    pub(crate) fn script(&self) -> Option<&[u8]> {
+        self.script.as_deref().map(without_nul)
+    }
+
+    /// The URI, usually SCRIPT_NAME.
+    pub(crate) fn uri(&self) -> Option<&[u8]> {
+        self.uri.as_deref().map(without_nul)
     }
 }
 
@@ -117,13 +116,17 @@ pub(crate) struct Exchange {
     error: Option<KeptError>,
     /// Parameters in order, as PHP reads them in place.
     params: Vec<(Place, Place)>,
+    pub(crate) resolved: Resolved,
+    access_log: Option<AccessLog>,
+    /// The connection's other end, where it has an address.
+    peer: Option<IpAddr>,
 }
 
 /// A text that ends in NUL inside the reader's parameters.
 type Place = (*const u8, usize);
 
 impl Exchange {
-    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd) -> Exchange {
+    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd, access_log: Option<AccessLog>) -> Exchange {
         Exchange {
             connection: Connection::new(),
             writer: ResponseWriter::new(),
@@ -141,17 +144,21 @@ impl Exchange {
             stderr_begun: false,
             error: None,
             params: Vec::new(),
+            resolved: Resolved::default(),
+            access_log,
+            peer: None,
         }
     }
 
-    /// Begins a request whose parameters are complete and will not change any more.
-    pub(crate) fn begin(&mut self, keep_alive: bool, content_length: u64, body_file: Option<File>) {
+    /// Begins a request whose parameters are complete and will not change any more. Of
+    /// its body `readable` bytes may be read.
+    pub(crate) fn begin(&mut self, keep_alive: bool, readable: u64, body_file: Option<File>) {
         self.writer.clear_pending();
         self.writer.begin(self.connection.reader.request_id());
         self.response = Response::Open;
         (self.executing, self.early, self.aborted) = (false, false, false);
         self.keep_alive = keep_alive;
-        self.body_left = content_length;
+        self.body_left = readable;
         self.body_file = body_file;
         (self.bytes_in, self.bytes_out) = (0, 0);
         self.stderr_begun = false;
@@ -175,9 +182,45 @@ impl Exchange {
         }
     }
 
+    /// Whether the access log shows headers of the response.
+    pub(crate) fn wants_headers(&self) -> bool {
+        self.access_log.as_ref().is_some_and(AccessLog::wants_headers)
+    }
+
+    /// A header of the response, for the access log.
+    pub(crate) fn response_header(&mut self, line: &[u8]) {
+        if let Some(log) = &mut self.access_log {
+            log.header(line);
+        }
+    }
+
+    /// The script has run: writes the access log.
+    pub(crate) fn executed(&mut self, said: &Executed<'_>) -> Option<Trouble> {
+        let log = self.access_log.as_mut()?;
+        let (began, began_cpu) = self.recorder.started();
+        log.write(&Facts {
+            params: self.connection.reader.params(),
+            script: self.resolved.script(),
+            uri: self.resolved.uri(),
+            peer: self.peer,
+            user: said.user,
+            status: said.status,
+            content_length: self.resolved.content_length,
+            memory_peak: said.memory_peak,
+            began,
+            began_cpu,
+        })
+    }
+
     pub(crate) fn param(&self, name: &[u8]) -> Option<Place> {
         let value = self.connection.reader.params().value_with_nul(name)?;
         Some((value.as_ptr(), value.len() - 1))
+    }
+
+    /// The script and the URI that PHP is given.
+    pub(crate) fn resolved_places(&self) -> [Option<Place>; 2] {
+        [&self.resolved.script, &self.resolved.uri]
+            .map(|text| text.as_ref().map(|text| (text.as_ptr(), text.len() - 1)))
     }
 
     pub(crate) fn param_at(&self, index: usize) -> Option<(Place, Place)> {
@@ -288,7 +331,6 @@ impl Exchange {
         if self.is_finished() || self.aborted {
             return;
         }
-        let message = &message[..message.len().min(LOG_BYTES)];
         let mut line = Vec::with_capacity(message.len() + 16);
         if self.stderr_begun {
             line.extend_from_slice(b"; ");
@@ -298,16 +340,9 @@ impl Exchange {
         self.stderr_begun = true;
     }
 
-    /// Keeps the first fatal error, else the latest error.
+    /// Takes note of an error that PHP reports.
     pub(crate) fn php_error(&mut self, error: &PhpError<'_>) {
-        if self.error.as_ref().is_some_and(KeptError::is_fatal) {
-            return;
-        }
-        let mut kept = self.error.take().unwrap_or_default();
-        (kept.kind, kept.line) = (error.kind, error.line);
-        copy_cut(&mut kept.message, error.message, Text::ErrorMessage);
-        copy_cut(&mut kept.file, error.file, Text::ErrorFile);
-        self.error = Some(kept);
+        KeptError::keep(&mut self.error, error);
     }
 
     /// What there is to record of the request that has just ended. Ends the response
@@ -337,9 +372,10 @@ impl Exchange {
     }
 
     /// Takes a new connection.
-    pub(crate) fn open(&mut self, socket: OwnedFd) {
+    pub(crate) fn open(&mut self, visitor: Visitor) {
         self.kept = false;
-        self.connection.open(socket);
+        self.peer = visitor.peer;
+        self.connection.open(visitor.socket);
     }
 
     /// Whether the connection has served a request before.
@@ -356,7 +392,6 @@ impl Exchange {
     }
 }
 
-fn copy_cut(into: &mut Vec<u8>, text: &[u8], kind: Text) {
-    into.clear();
-    into.extend_from_slice(&text[..text.len().min(kind.max_bytes())]);
+fn without_nul(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\0").unwrap_or(text)
 }

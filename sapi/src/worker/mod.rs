@@ -3,8 +3,13 @@
 //! ([`serve`]).
 //!
 //! What can be decided without PHP is in modules that need none: `script` (path
-//! fix-ups), `head` (status lines), `recorder` (the slot), `connection`.
+//! fix-ups), `head` (status lines), `recorder` (the slot), `connection`, `admission`
+//! (who may connect), `access_log`, `log` (lines on standard error).
 
+#[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
+mod access_log;
+#[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
+mod admission;
 #[cfg(not(test))]
 pub(crate) mod become_worker;
 mod clock;
@@ -13,10 +18,19 @@ mod connection;
 #[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
 pub(crate) mod exchange;
 mod head;
+#[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
+pub(crate) mod log;
+pub(crate) mod pages;
+mod pending;
+pub(crate) mod php_error;
+mod random;
 #[cfg_attr(test, expect(dead_code, reason = "its caller needs PHP"))]
 mod recorder;
+#[cfg(not(test))]
+mod rights;
 mod script;
 #[cfg(not(test))]
 pub(crate) mod serve;
 #[cfg(not(test))]
 mod signals;
+mod time_zone;

@@ -4,17 +4,16 @@
 use std::os::fd::OwnedFd;
 
 use glasspool_abi::record::{self, BeginScalars, Encoder, EndScalars, Text};
-use glasspool_abi::slot::{SlotWriter, Stage};
+use glasspool_abi::slot::{Last, SlotWriter, Stage};
 use glasspool_abi::trace::{
     FLAG_RANDOM, FLAG_SAMPLED, Sampler, SpanId, TraceId, TraceParent, tracestate_is_valid,
 };
 use glasspool_fastcgi::Params;
 
 use super::clock;
-use super::exchange::KeptError;
-
-/// Random bytes fetched from the kernel at once.
-const POOL_BYTES: usize = 4096;
+use super::exchange::Resolved;
+use super::php_error::KeptError;
+use super::random::RandomBytes;
 
 /// The worker's side of its slot, and the numbers of the request under way.
 #[derive(Debug)]
@@ -50,6 +49,13 @@ impl Recorder {
     /// Takes the time: the first byte of a request is here.
     pub(crate) fn mark_start(&mut self) {
         self.start = (clock::unix_ns(), clock::monotonic_ns());
+        self.slot.set_started(self.start.1);
+    }
+
+    /// When the request under way began, wall clock and monotonic, and the user and
+    /// system CPU time of the worker until then; all in nanoseconds.
+    pub(crate) fn started(&self) -> ((u64, u64), (u64, u64)) {
+        (self.start, self.cpu)
     }
 
     /// Draws ids, decides on sampling and has PHP see our span as its parent: the
@@ -96,8 +102,9 @@ impl Recorder {
     }
 
     /// Publishes what begins.
-    pub(crate) fn begin(&mut self, scalars: &BeginScalars, params: &Params, script: Option<&[u8]>) {
+    pub(crate) fn begin(&mut self, scalars: &BeginScalars, params: &Params, resolved: &Resolved) {
         let said = Said::of(params);
+        self.slot.set_content_length(resolved.content_length);
         let begin = &mut self.begin;
         begin.begin(scalars);
         begin.text(Text::Method, said.method);
@@ -106,9 +113,13 @@ impl Recorder {
         } else {
             said.uri
         };
-        begin.text(Text::Path, path.split(|b| *b == b'?').next().unwrap_or_default());
+        let path = path.split(|b| *b == b'?').next().unwrap_or_default();
+        begin.text(Text::Path, path);
         begin.text(Text::Query, said.query);
-        begin.text(Text::Script, script.unwrap_or_default());
+        begin.text(Text::Script, resolved.script().unwrap_or_default());
+        if let Some(uri) = resolved.uri().filter(|uri| *uri != path) {
+            begin.text(Text::ScriptUri, uri);
+        }
         let scheme: &[u8] = match (said.scheme, said.https) {
             (b"", b"on" | b"1" | b"https") => b"https",
             (b"", _) => b"http",
@@ -130,6 +141,12 @@ impl Recorder {
         self.slot.set_stage(Stage::Info);
     }
 
+    /// Adds who the client says it is, once PHP has found out.
+    pub(crate) fn user(&mut self, user: &[u8]) {
+        self.begin.text(Text::User, user);
+        self.slot.publish_begin(self.begin.bytes());
+    }
+
     /// Publishes what has ended. CPU time is counted from the end of the request
     /// before, so that accepting and reading this one belong to it.
     pub(crate) fn end(&mut self, scalars: EndScalars, error: Option<&KeptError>) {
@@ -141,6 +158,11 @@ impl Recorder {
             ..scalars
         };
         self.cpu = cpu;
+        self.slot.set_last(Last {
+            cpu_ns: scalars.cpu_user_ns + scalars.cpu_system_ns,
+            duration_ns: scalars.end_mono_ns.saturating_sub(self.start.1),
+            memory_peak: scalars.memory_peak,
+        });
         if let Some(error) = error {
             scalars.flags |= record::HAS_ERROR | if error.is_fatal() { record::FATAL } else { 0 };
             scalars.error_level = u32::try_from(error.kind).unwrap_or(0);
@@ -148,7 +170,7 @@ impl Recorder {
         }
         self.end.end(&scalars, self.begin.bytes());
         if let Some(error) = error {
-            self.end.text(Text::ErrorType, error_type(error));
+            self.end.text(Text::ErrorType, error.type_name());
             self.end.text(Text::ErrorMessage, &error.message);
             self.end.text(Text::ErrorFile, &error.file);
         }
@@ -180,6 +202,7 @@ impl Recorder {
     }
 
     fn publish(&mut self) {
+        self.slot.set_started(0);
         if self.slot.publish_end(self.number, self.end.bytes()) {
             // The doorbell never blocks; if it is full it has been rung already.
             let _rung = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
@@ -231,91 +254,6 @@ impl<'a> Said<'a> {
     }
 }
 
-/// The class of an uncaught exception, else PHP's name of the level.
-fn error_type(error: &KeptError) -> &[u8] {
-    if let Some(rest) = error.message.strip_prefix(b"Uncaught ") {
-        let end = rest
-            .iter()
-            .position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'\\' | 0x80..)));
-        let class = &rest[..end.unwrap_or(rest.len())];
-        if !class.is_empty() {
-            return class;
-        }
-    }
-    match error.kind {
-        1 => b"E_ERROR",
-        2 => b"E_WARNING",
-        4 => b"E_PARSE",
-        8 => b"E_NOTICE",
-        16 => b"E_CORE_ERROR",
-        32 => b"E_CORE_WARNING",
-        64 => b"E_COMPILE_ERROR",
-        128 => b"E_COMPILE_WARNING",
-        256 => b"E_USER_ERROR",
-        512 => b"E_USER_WARNING",
-        1024 => b"E_USER_NOTICE",
-        2048 => b"E_STRICT",
-        4096 => b"E_RECOVERABLE_ERROR",
-        8192 => b"E_DEPRECATED",
-        16384 => b"E_USER_DEPRECATED",
-        _ => b"unknown",
-    }
-}
-
-/// Random bytes of the kernel, fetched many at a time so that ids cost no system
-/// call each.
-#[derive(Debug)]
-struct RandomBytes {
-    pool: Box<[u8; POOL_BYTES]>,
-    used: usize,
-}
-
-impl RandomBytes {
-    fn new() -> RandomBytes {
-        RandomBytes {
-            pool: Box::new([0; POOL_BYTES]),
-            used: POOL_BYTES,
-        }
-    }
-
-    /// Never all zero, which would be an invalid id.
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        loop {
-            if self.used + N > POOL_BYTES {
-                self.refill();
-            }
-            let mut id = [0; N];
-            id.copy_from_slice(&self.pool[self.used..self.used + N]);
-            self.used += N;
-            if id != [0; N] {
-                return id;
-            }
-        }
-    }
-
-    fn refill(&mut self) {
-        let mut filled = 0;
-        while filled < POOL_BYTES {
-            match rustix::rand::getrandom(&mut self.pool[filled..], rustix::rand::GetRandomFlags::empty()) {
-                Ok(count) => filled += count,
-                Err(rustix::io::Errno::INTR) => {}
-                // getrandom(2) fails otherwise only on kernels that do not have it.
-                Err(_) => {
-                    let mut seed = clock::unix_ns() | 1;
-                    for byte in &mut self.pool[filled..] {
-                        seed ^= seed << 13;
-                        seed ^= seed >> 7;
-                        seed ^= seed << 17;
-                        *byte = seed.to_ne_bytes()[0];
-                    }
-                    filled = POOL_BYTES;
-                }
-            }
-        }
-        self.used = 0;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,27 +297,5 @@ mod tests {
         assert_eq!(params.get(b"HTTP_TRACESTATE"), None);
         let seen = TraceParent::parse(params.get(b"HTTP_TRACEPARENT").expect("set")).expect("valid");
         assert_eq!((seen.trace_id, seen.span_id), (scalars.trace_id, scalars.span_id));
-    }
-
-    #[test]
-    fn an_uncaught_exception_is_named_by_its_class() {
-        let error = |kind, message: &[u8]| KeptError {
-            kind,
-            message: message.to_vec(),
-            ..KeptError::default()
-        };
-        assert_eq!(
-            error_type(&error(1, b"Uncaught App\\Oops: no in /a.php:3")),
-            b"App\\Oops"
-        );
-        assert_eq!(error_type(&error(1, b"Allowed memory size")), b"E_ERROR");
-        assert_eq!(error_type(&error(4, b"Uncaught ")), b"E_PARSE");
-    }
-
-    #[test]
-    fn ids_differ() {
-        let mut random = RandomBytes::new();
-        let ids: std::collections::HashSet<[u8; 8]> = (0..2000).map(|_| random.take()).collect();
-        assert_eq!(ids.len(), 2000);
     }
 }

@@ -119,6 +119,8 @@ impl Cgi {
             cgi.document_root.clone_from(&settings.doc_root);
         }
         if let Some((path, apache)) = cgi.script_filename.as_deref().and_then(without_apache_prefix) {
+            // The only change that leaves nothing in ORIG_SCRIPT_FILENAME.
+            params.set(b"SCRIPT_FILENAME", &path);
             cgi.script_filename = Some(path);
             cgi.apache = apache;
         }
@@ -201,10 +203,10 @@ impl Cgi {
             match (&self.path_info, &name) {
                 (Some(whole), _) => {
                     let front = &whole[..whole.len().saturating_sub(info.len())];
-                    if name.as_deref() != Some(front) {
+                    if self.script_name.as_deref() != Some(front) {
                         replace(params, "SCRIPT_NAME", Some(front));
-                        name = Some(front.to_vec());
                     }
+                    name = Some(front.to_vec());
                     request_uri.clone_from(&name);
                 }
                 (None, Some(full)) if self.apache => {
@@ -294,7 +296,7 @@ fn without_tail(name: &[u8], tail: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Percent-decoding that leaves `+` alone (RFC 3986).
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
+pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut at = 0;
     while let Some(byte) = text.get(at) {

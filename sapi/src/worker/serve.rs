@@ -1,23 +1,27 @@
 //! The worker's loop: accept, read a request, run PHP, answer, record.
 
+use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use glasspool_abi::control::PoolSpec;
 use glasspool_abi::slot::Stage;
-use glasspool_fastcgi::Event;
+use glasspool_fastcgi::{Event, Params};
 use rustix::io::Errno;
 
+use super::admission::Admission;
 use super::connection::{self, FIRST_BYTE, Failure, HEAD_PAUSE};
-use super::exchange::{self, Exchange};
-use super::script::{self, Files, PathSettings, Script};
-use super::signals;
+use super::exchange::{self, Exchange, Resolved};
+use super::pages::Page;
+use super::pending::Pending;
+use super::script::{self, Files, PathSettings};
+use super::{log, signals};
 use crate::ffi::{self, PhpRequest};
 
 /// Serves until QUIT, or until the pool's number of requests is reached.
-pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd) {
+pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd, admission: &Admission) {
     let (fix_pathinfo, discard_path, doc_root) = ffi::path_settings();
     let settings = PathSettings {
         fix_pathinfo,
@@ -30,10 +34,13 @@ pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd) {
     } else {
         pool.max_requests
     };
+    let mut pending = Pending::default();
     while !signals::quitting() && served < most {
         exchange::with(|x| x.recorder.set_stage(Stage::Accepting));
-        let socket = match connection::accept(listener.as_fd()) {
-            Ok(socket) => socket,
+        pending.let_others_run(listener);
+        let visitor = match admission.accept(listener) {
+            Ok(Some(visitor)) => visitor,
+            Ok(None) => continue,
             Err(error) => {
                 // A signal, or a peer that gave up before we came (accept(2)). Anything
                 // else, such as no descriptor left, may last: do not spin on it.
@@ -43,7 +50,7 @@ pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd) {
                 continue;
             }
         };
-        exchange::with(|x| x.open(socket));
+        exchange::with(|x| x.open(visitor));
         while serve_one(pool, &settings, &mut served, most) {}
         exchange::with(|x| x.connection.close());
     }
@@ -62,6 +69,9 @@ fn serve_one(pool: &PoolSpec, settings: &PathSettings, served: &mut u64, most: u
     };
     // No borrow of the exchange is held here: PHP calls back into it.
     let outcome = ffi::run_request(&prepared.request());
+    if pool.catch_output {
+        log::mark_end_of_request();
+    }
     exchange::with(|x| {
         let (mut scalars, error) = x.end();
         scalars.status = if outcome.started { outcome.status } else { 500 };
@@ -86,6 +96,8 @@ enum Head {
 fn read_head(x: &mut Exchange) -> Head {
     let first_on_connection = !x.was_kept();
     let mut begun = false;
+    // Also while nothing of it is here yet, as in php-fpm: the worker is not free.
+    x.recorder.set_stage(Stage::ReadingHeaders);
     loop {
         match x.connection.next_buffered() {
             Ok(Some(Event::Request)) => {
@@ -102,7 +114,6 @@ fn read_head(x: &mut Exchange) -> Head {
         if !begun && !x.connection.is_quiet() {
             begun = true;
             x.recorder.mark_start();
-            x.recorder.set_stage(Stage::ReadingHeaders);
         }
         let pause = match (begun, first_on_connection) {
             (true, _) => Some(HEAD_PAUSE),
@@ -123,9 +134,9 @@ fn read_head(x: &mut Exchange) -> Head {
             Ok(()) => {
                 begun = true;
                 x.recorder.mark_start();
-                x.recorder.set_stage(Stage::ReadingHeaders);
             }
-            Err(Failure::Interrupted) if begun || !signals::quitting() => {}
+            // Whoever has just connected is about to ask, and QUIT is no reason to refuse.
+            Err(Failure::Interrupted) if begun || first_on_connection || !signals::quitting() => {}
             Err(failure) => return give_up(x, &failure, begun),
         }
     }
@@ -139,14 +150,15 @@ fn give_up(x: &mut Exchange, failure: &Failure, begun: bool) -> Head {
     Head::Nothing
 }
 
-/// A request ready for PHP. The texts are owned here or lie in the exchange's
-/// parameters, which do not change until the next request.
+/// A request ready for PHP. Its texts lie in the exchange and do not change until the
+/// next request.
 struct Prepared {
-    places: [Option<(*const u8, usize)>; 6],
-    request_uri: Option<Vec<u8>>,
-    script: Option<Vec<u8>>,
+    params: [Option<(*const u8, usize)>; 6],
+    resolved: [Option<(*const u8, usize)>; 2],
+    body_error: Option<CString>,
     content_length: u64,
     denied: bool,
+    page: Option<Page>,
 }
 
 fn prepare(x: &mut Exchange, pool: &PoolSpec, settings: &PathSettings, last: bool) -> Prepared {
@@ -154,47 +166,24 @@ fn prepare(x: &mut Exchange, pool: &PoolSpec, settings: &PathSettings, last: boo
     let params = x.connection.reader.params_mut();
     params.set(b"FCGI_ROLE", role.name().as_bytes());
     let scalars = x.recorder.trace(params, &pool.sampler, pool.tracing);
-    let Script { path, request_uri } = script::resolve(params, settings, &RealFiles);
+    let script = script::resolve(params, settings, &RealFiles);
     let content_length = params
         .get(b"CONTENT_LENGTH")
         .and_then(|l| std::str::from_utf8(l).ok()?.trim().parse::<u64>().ok())
         .unwrap_or(0);
-    let body_file = params
-        .get(b"REQUEST_BODY_FILE")
-        .filter(|p| !p.is_empty())
-        .map(|path| {
-            let opened = File::open(Path::new(std::ffi::OsStr::from_bytes(path)));
-            opened.map_err(|e| (path.to_vec(), e))
-        });
+    let body_file = body_file(params);
+    x.resolved = Resolved::new(script.path, script.request_uri, content_length);
     x.recorder
-        .begin(&scalars, x.connection.reader.params(), path.as_deref());
+        .begin(&scalars, x.connection.reader.params(), &x.resolved);
     let keep_alive = x.connection.reader.keep_alive() && !last;
-    let (body_file, complaint) = match body_file {
-        None => (None, None),
-        Some(Ok(file)) => (Some(file), None),
-        Some(Err((path, error))) => {
-            let number = error.raw_os_error().unwrap_or(0);
-            let path = String::from_utf8_lossy(&path).into_owned();
-            let text = format!("REQUEST_BODY_FILE: open('{path}') failed: {error} ({number})");
-            (None, Some(text))
-        }
+    let (body_file, body_error) = match body_file {
+        Ok(file) => (file, None),
+        Err(error) => (None, Some(error)),
     };
-    let readable = if complaint.is_some() { 0 } else { content_length };
+    let readable = if body_error.is_some() { 0 } else { content_length };
     x.begin(keep_alive, readable, body_file);
-    if let Some(text) = complaint {
-        x.log_to_client(text.as_bytes());
-    }
-    let denied = path
-        .as_deref()
-        .is_some_and(|p| !script::is_allowed(p, &pool.limit_extensions));
-    let with_nul = |text: Vec<u8>| {
-        let mut text = text;
-        text.retain(|b| *b != 0);
-        text.push(0);
-        text
-    };
     Prepared {
-        places: [
+        params: [
             x.param(b"REQUEST_METHOD"),
             x.param(b"QUERY_STRING"),
             x.param(b"CONTENT_TYPE"),
@@ -202,27 +191,49 @@ fn prepare(x: &mut Exchange, pool: &PoolSpec, settings: &PathSettings, last: boo
             x.param(b"PHP_VALUE"),
             x.param(b"PHP_ADMIN_VALUE"),
         ],
-        request_uri: request_uri.map(with_nul),
-        script: path.map(with_nul),
+        resolved: x.resolved_places(),
+        body_error,
         content_length,
-        denied,
+        denied: x
+            .resolved
+            .script()
+            .is_some_and(|p| !script::is_allowed(p, &pool.limit_extensions)),
+        page: Page::of(&pool.pages, x.resolved.uri()),
     }
+}
+
+/// The file that REQUEST_BODY_FILE names, or what is wrong with it.
+fn body_file(params: &Params) -> Result<Option<File>, CString> {
+    let Some(path) = params.get(b"REQUEST_BODY_FILE").filter(|p| !p.is_empty()) else {
+        return Ok(None);
+    };
+    File::open(Path::new(OsStr::from_bytes(path)))
+        .map(Some)
+        .map_err(|error| {
+            let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0));
+            let why = format!("') failed: {} ({})", errno.desc(), errno as i32);
+            let text = [&b"REQUEST_BODY_FILE: open('"[..], path, why.as_bytes()].concat();
+            CString::new(text).unwrap_or_else(|_| c"REQUEST_BODY_FILE: the path holds a NUL byte".into())
+        })
 }
 
 impl Prepared {
     fn request(&self) -> PhpRequest<'_> {
-        let place = |index: usize| self.places[index].map(|(at, length)| ffi::param_text(at, length));
+        let text = |place: Option<(*const u8, usize)>| place.map(|(at, length)| ffi::param_text(at, length));
+        let param = |index: usize| text(self.params[index]);
         PhpRequest {
-            method: place(0),
-            query: Some(place(1).unwrap_or(b"\0")),
-            content_type: Some(place(2).unwrap_or(b"\0")),
-            auth: place(3),
-            php_value: place(4),
-            php_admin_value: place(5),
-            request_uri: self.request_uri.as_deref(),
-            script: self.script.as_deref(),
+            method: param(0),
+            query: Some(param(1).unwrap_or(b"\0")),
+            content_type: Some(param(2).unwrap_or(b"\0")),
+            auth: param(3),
+            body_error: self.body_error.as_ref().map(|e| e.as_bytes_with_nul()),
+            php_value: param(4),
+            php_admin_value: param(5),
+            script: text(self.resolved[0]),
+            request_uri: text(self.resolved[1]),
             content_length: i64::try_from(self.content_length).unwrap_or(i64::MAX),
             denied: self.denied,
+            page: self.page,
         }
     }
 }
@@ -235,6 +246,6 @@ impl Files for RealFiles {
     }
 
     fn is_file(&self, path: &[u8]) -> bool {
-        Path::new(std::ffi::OsStr::from_bytes(path)).is_file()
+        Path::new(OsStr::from_bytes(path)).is_file()
     }
 }

@@ -3,7 +3,8 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -53,6 +54,8 @@ const DEFINE: [(&str, &str); 4] = [
 pub(crate) struct Engine {
     pub(crate) child: Child,
     pub(crate) control: Channel,
+    /// Where the supervisor gets its workers' questions.
+    pub(crate) ask: Channel,
     pub(crate) build: PhpBuild,
     pub(crate) folder: tempfile::TempDir,
     next: u64,
@@ -70,62 +73,117 @@ pub(crate) fn pool() -> PoolSpec {
     PoolSpec {
         pool: PoolId(0),
         name: "www".to_owned(),
-        identity: None,
-        chroot: None,
-        chdir: None,
         clear_env: true,
-        env: Vec::new(),
-        php_values: Vec::new(),
-        max_requests: 0,
         limit_extensions: vec![".php".to_owned()],
         sampler: Sampler::default(),
         tracing: true,
+        log_limit: 1024,
+        ..PoolSpec::default()
+    }
+}
+
+/// What an engine is started with by default.
+pub(crate) fn engine_start() -> EngineStart {
+    EngineStart {
+        supervisor: Pid(i32::try_from(std::process::id()).expect("a pid")),
+        binary: php().display().to_string(),
+        ini: None,
+        no_ini: false,
+        extended_info: false,
+        define: DEFINE
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect(),
+        variables: Vec::new(),
+    }
+}
+
+/// Hosts an engine and waits until PHP has started in it.
+pub(crate) fn host(start: EngineStart) -> (Child, Channel, PhpBuild) {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("prctl");
+    let (control, theirs) = Channel::pair().expect("a socket pair");
+    let child = Command::new(php())
+        .env("LD_PRELOAD", engine_object())
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .expect("starts");
+    let hello: FromEngine = control.receive().expect("greets").0;
+    assert_eq!(
+        hello,
+        FromEngine::Hello {
+            abi: glasspool_abi::ABI_VERSION
+        }
+    );
+    control.send(&ToEngine::Start(start), &[]).expect("sends");
+    let FromEngine::Ready(build) = control.receive().expect("starts").0 else {
+        panic!("not ready")
+    };
+    (child, control, *build)
+}
+
+/// What an engine and its pool are made from, where it is not the usual.
+pub(crate) struct Setup {
+    pub(crate) start: EngineStart,
+    pub(crate) spec: PoolSpec,
+    /// Where its workers accept; a socket in the folder if there is none.
+    pub(crate) listener: Option<OwnedFd>,
+    /// Where their access log goes; a file in the folder if there is none.
+    pub(crate) access_log: Option<OwnedFd>,
+}
+
+impl Setup {
+    pub(crate) fn of(spec: PoolSpec) -> Setup {
+        Setup {
+            start: engine_start(),
+            spec,
+            listener: None,
+            access_log: None,
+        }
     }
 }
 
 impl Engine {
     /// Starts it with the system's php.ini and the pool.
     pub(crate) fn start(spec: PoolSpec) -> Engine {
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("prctl");
+        Engine::set_up(Setup::of(spec))
+    }
+
+    pub(crate) fn set_up(setup: Setup) -> Engine {
+        let (child, control, build) = host(setup.start);
         let folder = tempfile::tempdir().expect("a folder");
-        let (control, theirs) = Channel::pair().expect("a socket pair");
-        let child = Command::new(php())
-            .env("LD_PRELOAD", engine_object())
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .expect("starts");
-        let hello: FromEngine = control.receive().expect("greets").0;
-        assert_eq!(
-            hello,
-            FromEngine::Hello {
-                abi: glasspool_abi::ABI_VERSION
-            }
-        );
-        let start = EngineStart {
-            supervisor: Pid(i32::try_from(std::process::id()).expect("a pid")),
-            binary: php().display().to_string(),
-            ini: None,
-            define: DEFINE
-                .iter()
-                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-                .collect(),
-        };
-        control.send(&ToEngine::Start(start), &[]).expect("sends");
-        let FromEngine::Ready(build) = control.receive().expect("starts").0 else {
-            panic!("not ready")
-        };
-        let listener = UnixListener::bind(folder.path().join("sock")).expect("binds");
+        // Workers of another user have to get there too.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        let (ask, asked) = Channel::pair().expect("a socket pair");
+        let listener = setup.listener.unwrap_or_else(|| {
+            let listener = UnixListener::bind(folder.path().join("sock")).expect("binds");
+            OwnedFd::from(listener)
+        });
         let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("eventfd");
+        let access_log = setup.spec.access_log.as_ref().map(|_| {
+            let file = || OwnedFd::from(appending(&folder.path().join("access.log")));
+            setup.access_log.unwrap_or_else(file)
+        });
+        let fds: Vec<BorrowedFd<'_>> = [listener.as_fd(), doorbell.as_fd(), asked.as_fd()]
+            .into_iter()
+            .chain(access_log.as_ref().map(AsFd::as_fd))
+            .collect();
         control
-            .send(&ToEngine::AddPool(spec), &[listener.as_fd(), doorbell.as_fd()])
+            .send(&ToEngine::AddPool(Box::new(setup.spec)), &fds)
             .expect("sends");
         Engine {
             child,
             control,
-            build: *build,
+            ask,
+            build,
             folder,
             next: 0,
         }
+    }
+
+    /// What the workers wrote to the access log in the folder.
+    pub(crate) fn access_log(&self) -> String {
+        let bytes = std::fs::read(self.folder.path().join("access.log")).unwrap_or_default();
+        String::from_utf8(bytes).expect("text")
     }
 
     /// What the workers wrote to standard output and standard error.
@@ -135,16 +193,18 @@ impl Engine {
 
     /// Forks a worker and waits until it serves.
     pub(crate) fn spawn(&mut self) -> Worker {
+        let (worker, failure) = self.try_spawn();
+        assert_eq!(failure, None, "{}", self.log());
+        worker
+    }
+
+    /// Forks a worker and waits until it serves or says why it cannot.
+    pub(crate) fn try_spawn(&mut self) -> (Worker, Option<String>) {
         self.next += 1;
         let id = WorkerId(self.next);
         let bytes = SLOT_HEAD_BYTES + ring_bytes(4);
         let slot = create_slot_memory(bytes).expect("a slot");
-        let log = self.folder.path().join("worker.log");
-        let log = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(log)
-            .expect("opens");
+        let log = appending(&self.folder.path().join("worker.log"));
         let spawn = ToEngine::Spawn {
             worker: id,
             pool: PoolId(0),
@@ -153,24 +213,26 @@ impl Engine {
         self.control
             .send(&spawn, &[slot.as_fd(), log.as_fd(), log.as_fd()])
             .expect("sends");
-        let (mut pid, mut memory, mut ready) = (None, None, false);
-        while pid.is_none() || !ready {
+        let (mut pid, mut memory, mut ready, mut failure) = (None, None, false, None);
+        while pid.is_none() || !(ready || failure.is_some()) {
             match self.control.receive().expect("an answer") {
                 (FromEngine::Spawned { worker, pid: Pid(p) }, _) if worker == id => pid = Some(p),
                 (FromEngine::WorkerReady { worker }, mut fds) if worker == id => {
                     ready = true;
                     memory = fds.pop();
                 }
+                (FromEngine::WorkerFailed { worker, reason }, _) if worker == id => failure = Some(reason),
                 (other, _) => panic!("{other:?}"),
             }
         }
         let slot = SlotReader::map(slot, bytes).expect("maps");
-        Worker {
+        let worker = Worker {
             pid: pid.expect("set"),
             slot,
             memory,
             cursor: Cursor::default(),
-        }
+        };
+        (worker, failure)
     }
 
     /// Writes a script and gives its path.
@@ -258,6 +320,12 @@ impl Drop for Worker {
     }
 }
 
+/// A file to write behind its end.
+pub(crate) fn appending(path: &Path) -> std::fs::File {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true).open(path).expect("opens")
+}
+
 /// What nginx would send for a GET of that script.
 pub(crate) fn params(script: &Path) -> Vec<(String, String)> {
     let name = format!("/{}", script.file_name().expect("a name").to_string_lossy());
@@ -293,7 +361,7 @@ pub(crate) fn with(mut params: Vec<(String, String)>, name: &str, value: &str) -
     params
 }
 
-pub(crate) fn send(stream: &mut UnixStream, params: &[(String, String)], body: &[u8], keep: bool) {
+pub(crate) fn send(stream: &mut impl Write, params: &[(String, String)], body: &[u8], keep: bool) {
     let mut bytes = Vec::new();
     RequestEncoder::begin(&mut bytes, 1, glasspool_fastcgi::Role::Responder, keep);
     RequestEncoder::params(
@@ -327,7 +395,7 @@ impl Response {
 }
 
 /// Reads until END_REQUEST or the end of the stream.
-pub(crate) fn read_response(stream: &mut UnixStream) -> Response {
+pub(crate) fn read_response(stream: &mut impl Read) -> Response {
     let mut response = Response::default();
     let mut reader = ResponseReader::new();
     let mut buffer = vec![0; 1 << 16];

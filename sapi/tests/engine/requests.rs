@@ -382,7 +382,10 @@ fn a_body_may_come_from_a_file() {
     );
     let response = engine.request(&missing, b"");
     assert_eq!(response.body(), "");
-    assert!(String::from_utf8_lossy(&response.stderr).contains("REQUEST_BODY_FILE: open('/nowhere') failed"));
+    assert_eq!(
+        String::from_utf8_lossy(&response.stderr),
+        "PHP message: PHP Warning:  REQUEST_BODY_FILE: open('/nowhere') failed: No such file or directory (2) in Unknown on line 0"
+    );
 }
 
 #[test]

@@ -10,19 +10,24 @@ use std::time::{Duration, Instant};
 use crate::harness::{Engine, Response, params, php, pool, read_response, send, with};
 
 /// A php-fpm with one worker.
-struct Stock {
+pub(crate) struct Stock {
     child: Child,
     socket: PathBuf,
 }
 
 impl Stock {
-    fn start(engine: &Engine) -> Stock {
+    pub(crate) fn start(engine: &Engine) -> Stock {
+        Stock::with(engine, "")
+    }
+
+    /// Starts one with these lines added to its pool.
+    pub(crate) fn with(engine: &Engine, more: &str) -> Stock {
         let folder = engine.folder.path();
         let socket = folder.join("stock");
         let config = folder.join("stock.conf");
         let text = format!(
             "[global]\nerror_log={0}/stock.log\ndaemonize=no\n[www]\nuser=root\ngroup=root\nlisten={0}/stock\n\
-             pm=static\npm.max_children=1\nphp_value[opcache.enable]=1\nphp_value[log_errors]=1\nphp_value[display_errors]=0\n",
+             pm=static\npm.max_children=1\npm.status_path=/status\nping.path=/ping\nphp_value[opcache.enable]=1\nphp_value[log_errors]=1\nphp_value[display_errors]=0\n{more}\n",
             folder.display()
         );
         std::fs::write(&config, text).expect("writes");
@@ -41,7 +46,7 @@ impl Stock {
         Stock { child, socket }
     }
 
-    fn request(&self, params: &[(String, String)], body: &[u8]) -> Response {
+    pub(crate) fn request(&self, params: &[(String, String)], body: &[u8]) -> Response {
         let mut stream = UnixStream::connect(&self.socket).expect("connects");
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -122,8 +127,21 @@ const CASES: &[Case] = &[
     ),
     Case {
         name: "headers_functions",
-        php: "<?php $h = getallheaders(); unset($h['Traceparent']); ksort($h); print_r($h); var_dump(getenv('HTTP_X_ONE'), getenv('NOPE'), getenv('HTTP_PROXY'), $_SERVER['HTTP_PROXY'] ?? null);",
+        php: "<?php $h = getallheaders(); unset($h['Traceparent']); print_r($h); var_dump(getenv('HTTP_X_ONE'), getenv('NOPE'), getenv('HTTP_PROXY'), $_SERVER['HTTP_PROXY'] ?? null);",
         change: &[("HTTP_X_ONE", "1"), ("HTTP_ACCEPT_LANGUAGE", "de"), ("HTTP_PROXY", "evil"), ("CONTENT_TYPE", "a/b")],
+        body: b"",
+    },
+    Case {
+        name: "getenv_of_everything",
+        php: "<?php $all = getenv(); var_dump($all['SERVER_NAME'] ?? null, isset($all['PHP_SELF']), isset($all['argv']));
+              putenv('SERVER_NAME=put'); var_dump(getenv('SERVER_NAME'), getenv()['SERVER_NAME'], getenv('SERVER_NAME', true));",
+        change: &[],
+        body: b"",
+    },
+    Case {
+        name: "env_superglobal",
+        php: "<?php var_dump($_ENV['SERVER_NAME'] ?? null, $_ENV['HTTP_X'] ?? null, isset($_ENV['PHP_SELF']), $_SERVER['HTTP_X'] ?? null);",
+        change: &[("HTTP_X", "x"), ("PHP_VALUE", "variables_order=EGPCS")],
         body: b"",
     },
     Case { name: "form_post", php: "<?php print_r($_POST);", change: FORM, body: b"a=1&b[]=2xx" },
@@ -161,6 +179,32 @@ const CASES: &[Case] = &[
         name: "php_value",
         php: "<?php echo ini_get('precision'), ' ', ini_get('memory_limit'), ' ', var_export(ini_set('memory_limit', '1G'), true);",
         change: &[("PHP_VALUE", "precision=7"), ("PHP_ADMIN_VALUE", "memory_limit=99M")],
+        body: b"",
+    },
+    Case {
+        name: "body_file_missing",
+        php: "<?php echo file_get_contents('php://input'), '.';",
+        change: &[
+            ("REQUEST_METHOD", "PUT"), ("CONTENT_LENGTH", "5"), ("CONTENT_TYPE", "x/y"), ("REQUEST_BODY_FILE", "/nowhere"),
+        ],
+        body: b"",
+    },
+    Case {
+        name: "redirect_of_a_post",
+        php: "<?php header('Location: /there');",
+        change: FORM,
+        body: b"a=1&b[]=2xx",
+    },
+    Case {
+        name: "long_message",
+        php: "<?php error_log(str_repeat('m', 3000)); error_log(\"two\\nlines\");",
+        change: &[],
+        body: b"",
+    },
+    Case {
+        name: "refused_value_of_a_request",
+        php: "<?php echo 1;",
+        change: &[("PHP_VALUE", "no.such.entry=1\nprecision[]=2\n[section]\nprecision=3")],
         body: b"",
     },
     Case { name: "missing_script", php: "", change: &[("SCRIPT_FILENAME", "/nowhere/x.php")], body: b"" },
@@ -214,4 +258,107 @@ fn responses_are_those_of_php_fpm() {
             .unwrap();
     }
     assert!(differences.is_empty(), "{differences}\n{log}");
+}
+
+/// What a script sees of the variables that the path fix-ups touch.
+const SHOWN: &str = "<?php foreach (['SCRIPT_FILENAME', 'SCRIPT_NAME', 'PATH_INFO', 'PATH_TRANSLATED', 'REDIRECT_URL'] as $name)
+     foreach (['', 'ORIG_'] as $former) echo $former, $name, '=', $_SERVER[$former . $name] ?? '-', ' ';
+     echo 'PHP_SELF=', $_SERVER['PHP_SELF'], ' ', __FILE__;";
+
+/// Parameters of a request for a script; `@` is the script's path.
+const PATHS: &[&[(&str, &str)]] = &[
+    &[("SCRIPT_FILENAME", "proxy:fcgi://h:9@")],
+    &[("SCRIPT_FILENAME", "proxy:fcgi://h:9@?q=1")],
+    &[("SCRIPT_FILENAME", "PROXY:balancer://h@")],
+    &[
+        ("SCRIPT_FILENAME", "proxy:fcgi://h:9@/x"),
+        ("SCRIPT_NAME", "/p.php/x"),
+    ],
+    &[
+        ("SCRIPT_FILENAME", "proxy:fcgi://h:9@/%20x"),
+        ("SCRIPT_NAME", "/p.php/ x"),
+    ],
+    &[
+        ("SCRIPT_FILENAME", "proxy:fcgi://h:9@"),
+        ("PATH_INFO", "/pi"),
+        ("PATH_TRANSLATED", "/t/pi"),
+    ],
+    &[
+        ("SCRIPT_FILENAME", "proxy:fcgi://h:9@/pi"),
+        ("PATH_INFO", "/pi"),
+        ("PATH_TRANSLATED", "/t/pi"),
+    ],
+    &[("SCRIPT_FILENAME", "proxy:fcgi://h")],
+    &[("SCRIPT_FILENAME", "@?q=1")],
+    &[
+        ("SCRIPT_FILENAME", "@/foo"),
+        ("SCRIPT_NAME", "/p.php/foo"),
+        ("PATH_INFO", "/foo"),
+    ],
+    &[
+        ("SCRIPT_FILENAME", "@/foo/"),
+        ("SCRIPT_NAME", "/p.php"),
+        ("PATH_INFO", "/foo/"),
+    ],
+    &[
+        ("SCRIPT_FILENAME", "@/foo"),
+        ("PATH_INFO", "/p.php/foo"),
+        ("PATH_TRANSLATED", "/t"),
+    ],
+    &[("SCRIPT_FILENAME", "@/foo"), ("PATH_INFO", "")],
+    &[("SCRIPT_FILENAME", "@/"), ("SCRIPT_NAME", "/p.php/")],
+    &[("PATH_TRANSLATED", "@"), ("REDIRECT_URL", "/r")],
+    &[
+        ("SCRIPT_FILENAME", "/usr/bin/php-cgi"),
+        ("PATH_TRANSLATED", "@"),
+        ("REDIRECT_URL", "/r"),
+        ("PATH_INFO", "/r"),
+    ],
+    &[
+        ("SCRIPT_FILENAME", "/usr/bin/php-cgi"),
+        ("PATH_TRANSLATED", "@/y"),
+        ("REDIRECT_URL", "/r"),
+        ("PATH_INFO", "/r/y"),
+    ],
+    &[("SCRIPT_FILENAME", ""), ("PATH_TRANSLATED", "@")],
+    &[
+        ("SERVER_SOFTWARE", "Microsoft-IIS/10"),
+        ("PATH_INFO", "/p.php/x"),
+        ("SCRIPT_FILENAME", "@"),
+    ],
+    &[("SERVER_SOFTWARE", "Microsoft-IIS/10"), ("PATH_INFO", "/p.php")],
+    &[
+        ("SCRIPT_FILENAME", "/no/such/folder/x.php/y"),
+        ("PATH_INFO", "/y"),
+    ],
+];
+
+#[test]
+fn paths_are_fixed_up_as_by_php_fpm() {
+    for fix in ["1", "0"] {
+        let mut spec = pool();
+        spec.php_values = vec![glasspool_abi::control::PhpSetting {
+            name: "cgi.fix_pathinfo".to_owned(),
+            value: fix.to_owned(),
+            admin: true,
+        }];
+        let mut engine = Engine::start(spec);
+        let _worker = engine.spawn();
+        let stock = Stock::with(&engine, &format!("php_admin_value[cgi.fix_pathinfo]={fix}"));
+        let script = engine.script("p.php", SHOWN);
+        let path = script.display().to_string();
+        let mut differences = String::new();
+        for change in PATHS {
+            let mut request = params(&script);
+            for (name, value) in *change {
+                request = with(request, name, &value.replace('@', &path));
+            }
+            let [ours, theirs] = [engine.request(&request, b""), stock.request(&request, b"")]
+                .map(|r| String::from_utf8_lossy(&r.stdout).into_owned());
+            if ours != theirs {
+                differences += &format!("=== {change:?}\n--- ours\n{ours}\n--- php-fpm\n{theirs}\n");
+            }
+        }
+        assert!(differences.is_empty(), "cgi.fix_pathinfo={fix}\n{differences}");
+    }
 }

@@ -6,11 +6,14 @@
 //!
 //! Deliberately refused here though PHP takes it, because PHP's answer is never what was meant:
 //! - an unquoted operator between words (`a&b` is 0 there); with integers and `E_*` it computes, see [`expression`];
-//! - a quote that is never closed, text after `]`, whitespace at the edge of a section name;
-//! - constants of PHP (`PHP_VERSION`): this process has no PHP to ask. `E_*` are known.
+//! - a quote that is never closed, text after `]`, a section without a name or with a control character in it;
+//! - constants of PHP (`PHP_VERSION`): this process has no PHP to ask. `E_*` are known. For the same reason `${NAME}`
+//!   is looked up in the environment and not among PHP's INI entries.
 //!
 //! Deliberately more: `${NAME:-text}` gives the text when NAME is unset or empty, as PHP 8.3 does and 8.2 does not.
 
+mod brackets;
+mod expand;
 pub(super) mod expression;
 mod value;
 
@@ -48,29 +51,49 @@ pub(super) fn parse_line(line: &[u8], environment: &Environment) -> Result<Optio
     if line.contains(&0) {
         return Err(Fault::Nul);
     }
-    let text = std::str::from_utf8(line).map_err(|e| Fault::NotUtf8 {
-        offset: e.valid_up_to(),
-    })?;
-    let text = text.trim_matches(is_blank);
+    let text = String::from_utf8_lossy(line);
+    let statement = statement(text.trim_matches(is_blank), environment)?;
+    // Comments may be in any encoding. Elsewhere the replacement character tells that a byte was lost.
+    match (std::str::from_utf8(line), &statement) {
+        (Err(e), Some(statement)) if statement.contains(char::REPLACEMENT_CHARACTER) => Err(Fault::NotUtf8 {
+            offset: e.valid_up_to(),
+        }),
+        _ => Ok(statement),
+    }
+}
+
+fn statement(text: &str, environment: &Environment) -> Result<Option<Statement>, Fault> {
     if text.is_empty() || text.starts_with(';') {
         return Ok(None);
     }
     match text.strip_prefix('[') {
-        Some(rest) => section(rest).map(Some).ok_or_else(|| Fault::Section {
-            found: Shown::from(text),
-        }),
+        Some(rest) => section(rest, environment)
+            .map(Some)
+            .ok_or_else(|| Fault::Section {
+                found: Shown::from(text),
+            }),
         None => entry(text, environment).map(Some),
     }
 }
 
-fn section(rest: &str) -> Option<Statement> {
-    let (name, after) = rest.split_once(']')?;
+impl Statement {
+    fn contains(&self, c: char) -> bool {
+        match self {
+            Self::Section(name) => name.contains(c),
+            Self::Scalar { name, value } => name.contains(c) || value.contains(c),
+            Self::Array { name, key, value } => [name, key, value].iter().any(|text| text.contains(c)),
+        }
+    }
+}
+
+fn section(rest: &str, environment: &Environment) -> Option<Statement> {
+    let (name, after) = brackets::parse(rest, environment)?;
     let after = after.trim_start_matches(is_blank);
     // The name becomes part of messages, process titles and metric labels.
-    let fits = |c: char| !c.is_whitespace() && !c.is_control() && !"\"'$;[\\".contains(c);
+    let fits = |c: char| !c.is_control() && (c == ' ' || !c.is_whitespace()) && !"\"'$;[]\\".contains(c);
     let alone = after.is_empty() || after.starts_with(';');
     let sized = (1..=MAX_SECTION_BYTES).contains(&name.len());
-    (alone && sized && name.chars().all(fits)).then(|| Statement::Section(name.to_owned()))
+    (alone && sized && name.chars().all(fits)).then_some(Statement::Section(name))
 }
 
 fn entry(text: &str, environment: &Environment) -> Result<Statement, Fault> {
@@ -114,8 +137,7 @@ fn array(name: &str, inner: &str, environment: &Environment) -> Result<Statement
         name: Shown::from(name),
         found: Shown::from(inner),
     };
-    let (key, rest) = inner.split_once(']').ok_or_else(fault)?;
-    let key = unquoted_key(key.trim_matches(is_blank)).ok_or_else(fault)?;
+    let (key, rest) = brackets::parse(inner, environment).ok_or_else(fault)?;
     let value = rest
         .trim_start_matches(is_blank)
         .strip_prefix('=')
@@ -123,16 +145,9 @@ fn array(name: &str, inner: &str, environment: &Environment) -> Result<Statement
     let value = value::parse(name, value, environment)?;
     Ok(Statement::Array {
         name: name.to_owned(),
-        key: key.to_owned(),
+        key,
         value,
     })
-}
-
-/// A key is a plain word or one quoted text; expansion inside keys is not offered.
-fn unquoted_key(key: &str) -> Option<&str> {
-    let quoted = |quote| key.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    let key = quoted('"').or_else(|| quoted('\'')).unwrap_or(key);
-    (!key.contains(['"', '\'', ';', '\\']) && !key.contains("${")).then_some(key)
 }
 
 fn is_blank(c: char) -> bool {

@@ -1,7 +1,7 @@
 //! The right side of `=`: quotes, `${NAME}`, adjacent pieces, trailing comment.
 
 use super::expression::{self, Term};
-use super::{bool_word, is_blank, is_value_word};
+use super::{bool_word, expand, is_blank, is_value_word};
 use crate::config::effective::Environment;
 use crate::config::error::{Fault, Shown};
 
@@ -50,9 +50,9 @@ impl Reader<'_> {
                 ';' => break,
                 '"' => {
                     self.end_run(&mut operand, true)?;
-                    self.rest = after;
-                    self.double_quoted(&mut operand.text)?;
-                    self.rest = self.rest.trim_start_matches(is_blank);
+                    let rest = expand::double_quoted(after, self.environment, &mut operand.text);
+                    let rest = rest.ok_or_else(|| self.unterminated("\" or }"))?;
+                    self.rest = rest.trim_start_matches(is_blank);
                     operand.piece_ends();
                 }
                 '\'' => {
@@ -66,7 +66,8 @@ impl Reader<'_> {
                 }
                 '$' if after.starts_with('{') => {
                     self.end_run(&mut operand, false)?;
-                    self.variable(&mut operand.text)?;
+                    let rest = expand::variable(self.rest, self.environment, &mut operand.text);
+                    self.rest = rest.ok_or_else(|| self.unterminated("}"))?;
                     operand.piece_ends();
                 }
                 '=' => return Err(self.unexpected(self.rest)),
@@ -138,45 +139,6 @@ impl Reader<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// Reads to the closing quote. Only `\"` and `\\` are escapes; any other backslash is text.
-    fn double_quoted(&mut self, text: &mut String) -> Result<(), Fault> {
-        while let Some(c) = self.rest.chars().next() {
-            let after = &self.rest[c.len_utf8()..];
-            match c {
-                '"' => {
-                    self.rest = after;
-                    return Ok(());
-                }
-                '\\' if after.starts_with(['"', '\\']) => {
-                    text.push_str(&after[..1]);
-                    self.rest = &after[1..];
-                }
-                '$' if after.starts_with('{') => self.variable(text)?,
-                _ => {
-                    text.push(c);
-                    self.rest = after;
-                }
-            }
-        }
-        Err(self.unterminated("\""))
-    }
-
-    /// Expands `${NAME}` or `${NAME:-text}` at the start of the rest.
-    fn variable(&mut self, text: &mut String) -> Result<(), Fault> {
-        let inner = self.rest.strip_prefix("${").unwrap_or(self.rest);
-        let Some((reference, rest)) = inner.split_once('}') else {
-            return Err(self.unterminated("}"));
-        };
-        let (name, fallback) = reference.split_once(":-").unwrap_or((reference, ""));
-        let value = self
-            .environment
-            .get(name.trim_matches(is_blank))
-            .map(String::as_str);
-        text.push_str(value.filter(|value| !value.is_empty()).unwrap_or(fallback));
-        self.rest = rest;
-        Ok(())
     }
 
     fn unexpected(&self, found: &str) -> Fault {

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::effective::SlowStop;
+use super::effective::{PoolPhp, SlowStop};
 
 pub(super) use read::{read, refuse_unknown_pools};
 pub use text::Secret;
+pub(super) use text::defines;
 
 /// Bytes of spans and logs that wait for the collector unless configured.
 pub const DEFAULT_QUEUE_BYTES: u64 = 16 * 1024 * 1024;
@@ -188,6 +189,8 @@ pub struct Observer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolOverlay {
+    /// `[pool.NAME.php]`, over `[php]`.
+    pub php: PoolPhp,
     /// `[pool.NAME.slow]`, before `[slow]`.
     pub slow: Slow,
 }

@@ -25,7 +25,7 @@ impl Source {
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         Place {
-            file: self.file.clone(),
+            file: self.file.as_path().into(),
             line,
             column: Some(column),
         }
@@ -36,13 +36,13 @@ impl Source {
 pub(in crate::config) fn read(path: &Path, required: bool) -> Result<Option<(Overlay, Source)>, ConfigError> {
     let opened = match File::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => return Ok(None),
-        opened => opened.map_err(|e| ConfigError::io(path, None, e))?,
+        opened => opened.map_err(|e| ConfigError::open(path, None, e))?,
     };
     let mut bytes = Vec::new();
     opened
         .take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| ConfigError::io(path, None, e))?;
+        .map_err(|e| ConfigError::open(path, None, e))?;
     if bytes.len() as u64 > MAX_BYTES {
         let fault = Fault::TooLarge {
             what: "glasspool.toml",

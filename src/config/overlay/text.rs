@@ -122,7 +122,7 @@ fn ratio<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
     ))
 }
 
-pub(super) fn defines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+pub(in crate::config) fn defines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let defines = Vec::<String>::deserialize(from)?;
     let unfit = |define: &&String| {
         let name = define.split_once('=').map_or(define.as_str(), |(name, _)| name);

@@ -10,7 +10,10 @@ fn environment() -> Environment {
 }
 
 fn parse(line: &str) -> Result<Option<Statement>, String> {
-    parse_line(line.as_bytes(), &environment()).map_err(|fault| fault.to_string())
+    parse_line(line.as_bytes(), &environment()).map_err(|fault| {
+        let help = fault.allowed().unwrap_or_default();
+        format!("{fault} {help}").trim_end().to_owned()
+    })
 }
 
 #[test]
@@ -117,10 +120,10 @@ fn values_that_are_refused() {
         ("E_ALL|yes", "unexpected 'yes'"),
         ("yes|1", "unexpected 'yes'"),
         ("a=b", "unexpected '=b' in the value of 'a': quote the value"),
-        ("\"open", "missing closing \" in the value of 'a'"),
+        ("\"open", "missing closing \" or } in the value of 'a'"),
         ("'open", "missing closing ' in the value of 'a'"),
         ("${SPACED", "missing closing } in the value of 'a'"),
-        ("\"${SPACED\"", "missing closing }"),
+        ("\"${SPACED\"", "missing closing \" or }"),
         ("^1", "unquoted ^ computes with integers, found '^'"),
         ("1|", "unquoted | computes with integers, found 'end of line'"),
         ("()", "found ')'"),
@@ -176,6 +179,16 @@ fn lines() {
         ("a[] = c", Some(array(""))),
         ("a[b.c-d] = c", Some(array("b.c-d"))),
         (r#"a["b"] = c"#, Some(array("b"))),
+        (r#"a["b]c;"] = c"#, Some(array("b]c;"))),
+        ("a[${SPACED}] = c", Some(array("ex y"))),
+        ("a[ b ] = c", Some(array("b"))),
+        (r#"a[b" c "] = c"#, Some(array("b c "))),
+        ("[ my site ]", Some(Statement::Section("my site".into()))),
+        (r#"["my site"]"#, Some(Statement::Section("my site".into()))),
+        ("[${SPACED}-1]", Some(Statement::Section("ex y-1".into()))),
+        ("[${NOPE:-x}]", Some(Statement::Section("x".into()))),
+        ("[a=b&c(d)|!~^]", Some(Statement::Section("a=b&c(d)|!~^".into()))),
+        ("[yes]", Some(Statement::Section("yes".into()))),
         ("a['b c'] = c", Some(array("b c"))),
     ];
     for (line, expected) in table {
@@ -186,7 +199,10 @@ fn lines() {
 #[test]
 fn lines_that_are_refused() {
     let table = [
-        ("a", "value is NULL for a ZEND_INI_PARSER_ENTRY: 'a' has no '='"),
+        (
+            "a",
+            "value is NULL for a ZEND_INI_PARSER_ENTRY 'a' has no '=', write 'name = value'",
+        ),
         ("# comment", "comments start with ';'"),
         ("= c", "found '= c' where a name was expected"),
         ("\"a\" = b", "where a name was expected"),
@@ -199,7 +215,12 @@ fn lines_that_are_refused() {
         ("a[b;c] = d", "allowed is 'a[key] = value'"),
         ("[www", "found '[www', allowed is '[name]' alone on its line"),
         ("[]", "allowed is '[name]'"),
-        ("[w w]", "allowed is '[name]'"),
+        ("[\t]", "allowed is '[name]'"),
+        ("[\"w]", "allowed is '[name]'"),
+        ("[w\\w]", "allowed is '[name]'"),
+        ("['w\"w']", "allowed is '[name]'"),
+        ("[${w]", "allowed is '[name]'"),
+        ("a['b] = c", "allowed is 'a[key] = value'"),
         ("[w;w]", "allowed is '[name]'"),
         // PHP reads an entry, and drops the text.
         ("[www] a = b", "alone on its line"),
@@ -217,4 +238,10 @@ fn lines_that_are_refused() {
     );
     let latin1 = parse_line(b"a = caf\xe9", &environment()).expect_err("not UTF-8");
     assert_eq!(latin1.to_string(), "line is not valid UTF-8 at byte 7");
+    for comment in [&b"; caf\xe9"[..], b"a = b ; caf\xe9", b"[www] ; caf\xe9"] {
+        assert!(
+            parse_line(comment, &environment()).is_ok(),
+            "comments may be in any encoding"
+        );
+    }
 }

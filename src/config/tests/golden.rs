@@ -1,6 +1,5 @@
-//! A whole file as Debian ships it, its pool reduced to what is supported today.
+//! The files that Debian ships, with some of their comments taken for settings.
 
-use super::super::*;
 use super::Fixture;
 
 const PHP_FPM_CONF: &str = "\
@@ -18,9 +17,21 @@ pid = /run/php/php8.2-fpm.pid
 
 ; Error log file
 error_log = /var/log/php8.2-fpm.log
-;syslog.facility = daemon
+syslog.facility = daemon
+syslog.ident = php-fpm
 log_level = notice
-daemonize = no
+log_limit = 4096
+log_buffering = no
+emergency_restart_threshold = 0
+emergency_restart_interval = 0
+process_control_timeout = 0
+process.max = 128
+process.priority = -19
+daemonize = yes
+rlimit_files = 1024
+rlimit_core = 0
+events.mechanism = epoll
+systemd_interval = 10
 
 include=pool.d/*.conf
 ";
@@ -38,111 +49,69 @@ listen.backlog = 511
 listen.owner = www-data
 listen.group = www-data
 listen.mode = 0660
-;listen.allowed_clients = 127.0.0.1
-pm = static
+listen.acl_users =
+listen.acl_groups =
+listen.allowed_clients = 127.0.0.1
+;listen.setfib = 1
+process.priority = -19
+process.dumpable = yes
+pm = dynamic
 pm.max_children = 5
+pm.start_servers = 2
+pm.min_spare_servers = 1
+pm.max_spare_servers = 3
+pm.max_spawn_rate = 32
+pm.process_idle_timeout = 10s;
 pm.max_requests = 500
+pm.status_path = /status
+pm.status_listen = 127.0.0.1:9001
+ping.path = /ping
+ping.response = pong
+access.log = log/$pool.access.log
+access.format = \"%R - %u %t \\\"%m %r%Q%q\\\" %s %f %{milli}d %{kilo}M %C%%\"
+access.suppress_path[] = /ping
+access.suppress_path[] = /health_check.php
 slowlog = log/$pool.log.slow
 request_slowlog_timeout = 5s
 request_slowlog_trace_depth = 20
-;chroot =
+request_terminate_timeout = 1m
+request_terminate_timeout_track_finished = no
+rlimit_files = 1024
+rlimit_core = 0
+chroot =
 chdir = /
 catch_workers_output = yes
+decorate_workers_output = no
 clear_env = no
+security.limit_extensions = .php .php3 .php4 .php5 .php7
 env[HOSTNAME] = $HOSTNAME
 env[PATH] = /usr/local/bin:/usr/bin:/bin
 env[TMP] = /tmp
-php_admin_value[sendmail_path] = \"/usr/sbin/sendmail -t -i -f www@my.domain.com\"
+php_admin_value[sendmail_path] = /usr/sbin/sendmail -t -i -f www@my.domain.com
 php_flag[display_errors] = off
 php_admin_value[error_log] = /var/log/fpm-php.www.log
 php_admin_flag[log_errors] = on
 php_admin_value[memory_limit] = 32M
 ";
 
-const EXPECTED: &str = r#"Global {
-    error_log: Some(
-        "/var/log/php8.2-fpm.log",
-    ),
-    pid: Some(
-        "/run/php/php8.2-fpm.pid",
-    ),
-    log_level: Notice,
-}
-name www
-listen Unix("/run/php/php8.2-fpm.sock") Connections(511) mode 660 Some(Name("www-data")):Some(Name("www-data"))
-user Some(Name("www-data")) group Some(Name("www-data")) chroot None chdir Some("/")
-workers 5 requests Some(500) clear_env false catch true
-slow Some("PREFIX/log/www.log.slow") Some(5s) 20 IfNeeded
-env HOSTNAME=web1
-env PATH=/usr/local/bin:/usr/bin:/bin
-env TMP=/tmp
-php display_errors=0 admin=false
-php memory_limit=32M admin=true
-php log_errors=1 admin=true
-php error_log=/var/log/fpm-php.www.log admin=true
-php sendmail_path=/usr/sbin/sendmail -t -i -f www@my.domain.com admin=true
-"#;
+const EXPECTED: &str = include_str!("golden/debian.txt");
 
 #[test]
 fn debian_files() {
     let mut fixture = Fixture::new(PHP_FPM_CONF);
     fixture.write("pool.d/www.conf", WWW_CONF);
+    std::fs::create_dir(fixture.path("log")).unwrap();
     fixture.prefix = Some(fixture.directory.path().to_path_buf());
     fixture.euid_root = true;
     fixture.environment.insert("HOSTNAME".into(), "web1".into());
-    let settings = fixture.load().unwrap();
+    let settings = fixture.test().unwrap();
     assert!(settings.notices.is_empty(), "{:?}", settings.notices);
-    let text = render(&settings).replace(&fixture.directory.path().display().to_string(), "PREFIX");
+    assert!(settings.start_notices.is_empty(), "{:?}", settings.start_notices);
+    assert_eq!(
+        (settings.pools.len(), &*settings.pools[1].name),
+        (2, "www_status")
+    );
+    let text = format!("{:#?}\n{:#?}\n", settings.global, settings.pools[0]);
+    let text = text.replace(&fixture.directory.path().display().to_string(), "PREFIX");
     assert_eq!(text, EXPECTED);
-}
-
-fn render(settings: &Settings) -> String {
-    let mut text = format!("{:#?}\n", settings.global);
-    for pool in &settings.pools {
-        let Pool {
-            name,
-            listen,
-            backlog,
-            socket_owner,
-            socket_group,
-            socket_mode,
-            ..
-        } = pool;
-        let Pool {
-            user,
-            group,
-            chroot,
-            chdir,
-            max_children,
-            max_requests,
-            ..
-        } = pool;
-        let Pool {
-            clear_env,
-            catch_workers_output,
-            slowlog,
-            slow_after,
-            slow_depth,
-            slow_stop,
-            ..
-        } = pool;
-        text += &format!("name {name}\n");
-        text += &format!(
-            "listen {listen:?} {backlog:?} mode {:o} {socket_owner:?}:{socket_group:?}\n",
-            socket_mode.0
-        );
-        text += &format!("user {user:?} group {group:?} chroot {chroot:?} chdir {chdir:?}\n");
-        text += &format!(
-            "workers {max_children} requests {max_requests:?} clear_env {clear_env} catch {catch_workers_output}\n"
-        );
-        text += &format!("slow {slowlog:?} {slow_after:?} {slow_depth} {slow_stop:?}\n");
-        text.extend(
-            pool.env
-                .iter()
-                .map(|(name, value)| format!("env {name}={value}\n")),
-        );
-        let values = pool.php_values.iter();
-        text.extend(values.map(|php| format!("php {}={} admin={}\n", php.name, php.value, php.admin)));
-    }
-    text
 }

@@ -52,7 +52,7 @@ fn an_include_that_finds_nothing() {
     );
     assert_eq!(
         fixture.refusal(),
-        "[php-fpm.conf:5] Unable to globalize 'none/*.conf' (ret=2) from php-fpm.conf:5: the directory cannot be read"
+        "[php-fpm.conf:5] Unable to globalize 'none/*.conf' (ret=2) from php-fpm.conf at line 5. (allowed are patterns in directories that can be read)"
     );
     fixture.write("php-fpm.conf", "include = \"/a/***\"");
     assert!(fixture.refusal().contains("is not a valid glob"));
@@ -64,8 +64,96 @@ fn an_include_of_itself_ends() {
     fixture.prefix = Some(fixture.directory.path().to_path_buf());
     assert_eq!(
         fixture.refusal(),
-        "[php-fpm.conf:1] failed to include more than 5 files recursively"
+        "[php-fpm.conf:1] failed to include more than 5 files recursively (a file that includes itself is one too many)"
     );
+}
+
+#[test]
+fn five_files_deep_and_no_more() {
+    let mut fixture = Fixture::new("include = 2.conf");
+    fixture.prefix = Some(fixture.directory.path().to_path_buf());
+    fixture.write("2.conf", "include = 3.conf");
+    fixture.write("3.conf", "include = 4.conf");
+    fixture.write("4.conf", "include = 5.conf");
+    fixture.write("5.conf", pool_text("include = 6*.conf"));
+    assert!(fixture.load().is_ok(), "the sixth does not exist");
+    fixture.write("6.conf", "");
+    let expected = [
+        "Error: failed to include more than 5 files recursively",
+        "Error: [5.conf:5] a file that includes itself is one too many",
+        "Error: Unable to include 6.conf from 5.conf at line 5",
+        "Error: Unable to include 5.conf from 4.conf at line 1",
+        "Error: Unable to include 4.conf from 3.conf at line 1",
+        "Error: Unable to include 3.conf from 2.conf at line 1",
+        "Error: Unable to include 2.conf from php-fpm.conf at line 1",
+        "Error: failed to load configuration file 'php-fpm.conf'",
+        "Error: FPM initialization failed",
+    ];
+    assert_eq!(fixture.lines(), expected);
+}
+
+#[test]
+fn includes_that_cannot_be_read() {
+    let mut fixture = Fixture::new(&pool_text("include = pool.d/*.conf"));
+    fixture.prefix = Some(fixture.directory.path().to_path_buf());
+    std::fs::create_dir(fixture.path("pool.d")).unwrap();
+    std::os::unix::fs::symlink("nowhere", fixture.path("pool.d/a.conf")).unwrap();
+    let expected = [
+        "Error: failed to open configuration file 'pool.d/a.conf': No such file or directory (2)",
+        "Error: [php-fpm.conf:5] the mistake is here",
+        "Error: Unable to include pool.d/a.conf from php-fpm.conf at line 5",
+    ];
+    assert_eq!(fixture.lines()[..3], expected);
+    // A link to itself is found by reading the folder, and no reading of it ever ends.
+    fixture.write("php-fpm.conf", pool_text("include = loop/*/x.conf"));
+    std::fs::create_dir(fixture.path("loop")).unwrap();
+    std::os::unix::fs::symlink("a", fixture.path("loop/a")).unwrap();
+    assert!(fixture.load().is_ok());
+}
+
+#[test]
+fn includes_are_counted() {
+    let mut fixture = Fixture::new(&"include = many/*\n".repeat(300));
+    fixture.prefix = Some(fixture.directory.path().to_path_buf());
+    for number in 0..256 {
+        fixture.write(&format!("many/{number}"), "");
+    }
+    let refused = fixture.refusal();
+    assert!(
+        refused.ends_with("] more than 65536 files are included"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn lines_that_are_not_text() {
+    let table: [(&[u8], &str); 4] = [
+        (
+            b"[www]\nlis\0ten = 1",
+            "[php-fpm.conf:2] line contains a NUL byte; configuration files are text",
+        ),
+        (
+            b"\0\0\0\0",
+            "[php-fpm.conf:1] line contains a NUL byte; configuration files are text",
+        ),
+        (
+            b"[www]\nuser = caf\xe9",
+            "[php-fpm.conf:2] line is not valid UTF-8 at byte 10",
+        ),
+        (b"\x7fELF\x02\x01\x01", "[php-fpm.conf:1] syntax error: found"),
+    ];
+    for (text, expected) in table {
+        let fixture = Fixture::new("");
+        fixture.write("php-fpm.conf", text);
+        assert!(fixture.refusal().starts_with(expected), "{}", fixture.refusal());
+    }
+    for filler in ["x", "[", "(", "${", "\"", "; ", "include = "] {
+        let long = format!("[www]\nlisten = {}", filler.repeat((1 << 20) / filler.len()));
+        assert_eq!(
+            Fixture::new(&long).refusal(),
+            "[php-fpm.conf:2] line is longer than 65536 bytes"
+        );
+    }
 }
 
 #[test]
@@ -87,7 +175,7 @@ fn files_are_bounded_and_line_ends_may_be_dos() {
     std::fs::remove_file(fixture.path("php-fpm.conf")).unwrap();
     assert_eq!(
         fixture.refusal(),
-        "failed to open configuration file 'php-fpm.conf'"
+        "failed to open configuration file 'php-fpm.conf': No such file or directory (2)"
     );
 }
 

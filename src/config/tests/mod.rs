@@ -1,15 +1,26 @@
 //! The configuration room as its callers see it: text in, settings or one message out.
 
+mod access_format;
 mod accounts;
+mod addresses;
 mod dialect;
+mod dump;
+mod global;
 mod golden;
 mod hostile;
+mod lines;
+mod managers;
 mod overlay;
 mod pools;
+mod refusals;
+mod status;
 
 use std::path::PathBuf;
 
-use super::{Account, AccountLookup, ConfigError, Environment, LoadRequest, Pool, Settings, load};
+use super::{
+    Account, AccountLookup, Environment, LoadFailure, LoadRequest, LogLevel, Pool, Settings, check_accounts,
+    load,
+};
 
 /// A machine with the users `www-data` (33, group 33) and `root`, and the groups `www-data`, `adm` and `root`.
 struct Machine;
@@ -36,8 +47,11 @@ struct Fixture {
     directory: tempfile::TempDir,
     environment: Environment,
     euid_root: bool,
+    allow_root: bool,
     prefix: Option<PathBuf>,
     overlay: Option<PathBuf>,
+    pid: Option<PathBuf>,
+    daemonize: Option<bool>,
 }
 
 impl Fixture {
@@ -48,8 +62,11 @@ impl Fixture {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             euid_root: false,
+            allow_root: false,
             prefix: None,
             overlay: None,
+            pid: None,
+            daemonize: None,
         };
         fixture.write("php-fpm.conf", fpm_conf);
         fixture
@@ -66,30 +83,57 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    fn load(&self) -> Result<Settings, ConfigError> {
-        load(&LoadRequest {
+    fn request(&self) -> LoadRequest<'_> {
+        LoadRequest {
             fpm_conf: self.path("php-fpm.conf"),
             overlay: self.overlay.clone(),
             prefix: self.prefix.clone(),
+            pid: self.pid.clone(),
+            daemonize: self.daemonize,
             environment: self.environment.clone(),
             euid_root: self.euid_root,
+            allow_root: self.allow_root,
             lookup: &Machine,
-        })
+        }
+    }
+
+    fn load(&self) -> Result<Settings, LoadFailure> {
+        load(&self.request())
+    }
+
+    /// As `-t`: the load, and then the accounts.
+    fn test(&self) -> Result<Settings, LoadFailure> {
+        let settings = self.load()?;
+        check_accounts(&settings, &self.request())?;
+        Ok(settings)
     }
 
     /// The message of the refusal, with the directory's name taken out.
     fn refusal(&self) -> String {
-        let message = self
-            .load()
-            .expect_err("this configuration must be refused")
-            .to_string();
+        let failure = self.load().expect_err("this configuration must be refused");
+        let message = self.anonymous(&failure.to_string());
         assert_eq!(message.lines().count(), 1, "not one line: {message}");
-        message.replace(&format!("{}/", self.directory.path().display()), "")
+        message
+    }
+
+    /// What is logged for the refusal of a test, with the directory's name taken out.
+    fn lines(&self) -> Vec<String> {
+        let failure = self.test().expect_err("this configuration must be refused");
+        let lines = failure.lines();
+        let shown = |(level, text): &(LogLevel, String)| {
+            assert_eq!(text.lines().count(), 1, "not one line: {text}");
+            format!("{level:?}: {}", self.anonymous(text))
+        };
+        lines.iter().map(shown).collect()
+    }
+
+    fn anonymous(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.directory.path().display()), "")
     }
 }
 
 /// The lines of one pool that is complete without them, as pool settings.
-fn pool_with(lines: &str) -> Result<Pool, ConfigError> {
+fn pool_with(lines: &str) -> Result<Pool, LoadFailure> {
     Fixture::new(&pool_text(lines))
         .load()
         .map(|settings| settings.pools[0].clone())

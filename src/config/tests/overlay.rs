@@ -39,7 +39,7 @@ after = "2s"
 stop = "if-needed"
 "#;
 
-const PHP_FPM: &str = "slowlog = /s\nrequest_slowlog_timeout = 9\nrequest_slowlog_trace_depth = 7\n\
+const PHP_FPM: &str = "slowlog = /dev/null\nrequest_slowlog_timeout = 9\nrequest_slowlog_trace_depth = 7\n\
                        [api]\nlisten = 9001\npm = static\npm.max_children = 1";
 
 fn fixture(overlay: &str) -> Fixture {
@@ -106,6 +106,28 @@ fn slow_values_by_precedence() {
 }
 
 #[test]
+fn a_pool_may_have_a_php_of_its_own() {
+    let own = "[pool.api.php]\nbinary = \"/usr/sbin/php-fpm8.4\"\nini = \"/etc/api.ini\"\ndefine = [\"a=1\", \"b\"]";
+    let pools = fixture(own).load().unwrap().pools;
+    let expected = PoolPhp {
+        binary: Some("/usr/sbin/php-fpm8.4".into()),
+        ini: Some("/etc/api.ini".into()),
+        define: vec!["a=1".into(), "b".into()],
+    };
+    assert_eq!((&pools[0].php, &pools[1].php), (&PoolPhp::default(), &expected));
+    let refused = fixture("[pool.api.php]\ndefine = [\"=1\"]").refusal();
+    assert!(
+        refused.starts_with("[glasspool.toml:2:10] invalid value: string \"=1\""),
+        "{refused}"
+    );
+    let refused = fixture("pool.api.php.bin = \"x\"").refusal();
+    assert!(
+        refused.contains("unknown key 'bin' (did you mean 'binary'?)"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn every_sampler_and_exporter_name() {
     let samplers = [
         ("always_on", Sampler::AlwaysOn),
@@ -139,7 +161,7 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
         ),
         (
             "[pool.www]\nslwo = 1",
-            "[glasspool.toml:2:1] unknown key 'slwo' (did you mean 'slow'?), allowed are slow",
+            "[glasspool.toml:2:1] unknown key 'slwo' (did you mean 'slow'?), allowed are php, slow",
         ),
         (
             "[trace]\nsampler_ratio = 1",
@@ -217,7 +239,7 @@ fn found_beside_php_fpm_conf_or_where_it_is_named() {
     fixture.overlay = Some(fixture.path("missing.toml"));
     assert_eq!(
         fixture.refusal(),
-        "failed to open configuration file 'missing.toml'"
+        "failed to open configuration file 'missing.toml': No such file or directory (2)"
     );
     fixture.overlay = Some(fixture.write("latin1.toml", b"[php]\nini = \"caf\xe9\""));
     assert_eq!(

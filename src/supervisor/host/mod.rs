@@ -207,6 +207,11 @@ fn candidates(folders: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for folder in folders.filter(|folder| folder.is_absolute()) {
         let mut listed = list_folder(&folder);
+        // Only few of a folder's thousands of files are worth comparing with each other.
+        listed.retain(|path| {
+            let name = path.file_name().and_then(OsStr::to_str);
+            name.is_some_and(|name| KINDS.iter().any(|kind| name.starts_with(kind)))
+        });
         listed.sort();
         for path in listed {
             if !files.contains(&path) {

@@ -7,13 +7,13 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::load::{Load, Outcome};
-use super::process::kill;
-use super::report::Report;
 use super::server::{Pool, Role};
 use super::site::{Page, Site};
 use super::slow::EVENT;
 use super::stand::{Setting, Stand, Transport};
 use super::traced::{Caller, join};
+use crate::process::kill;
+use crate::report::Report;
 
 /// Longest that a check puts load on the server; it is ended when the check has seen enough.
 const LOAD_TIME: Duration = Duration::from_secs(120);

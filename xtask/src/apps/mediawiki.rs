@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::http::{Client, short};
-use super::report::Report;
 use super::traced::Caller;
 use super::wordpress::large_text;
+use crate::report::Report;
 
 /// Settings over the site's own: uploads on, text files allowed. The pool names them in
 /// `MW_CONFIG_FILE`, so that the site stays as it was provisioned.

@@ -5,15 +5,12 @@
 //! Nothing here measures speed, that is the benchmark's business. Start reading at
 //! `stand`, then `slow` and `faults` for what is promised.
 
-mod account;
 mod faults;
 mod http;
 mod load;
 mod mediawiki;
 mod nginx;
 mod pages;
-mod process;
-mod report;
 mod server;
 mod sink;
 mod site;
@@ -27,10 +24,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use account::Account;
+use crate::account::Account;
+use crate::report::Report;
 use http::Client;
 use load::Load;
-use report::Report;
 use server::{Pool, Program};
 use site::{Application, Page, Site};
 use stand::{Setting, Stand, Transport};

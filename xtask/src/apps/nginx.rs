@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use super::account::Account;
-use super::process::{Output, Process};
 use super::site::Site;
+use crate::account::Account;
+use crate::process::{Output, Process};
 
 /// Time to answer what is under way when it is stopped.
 const STOP_TIME: Duration = Duration::from_secs(60);

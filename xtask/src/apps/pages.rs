@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::report::Report;
 use super::server::Pool;
 use super::sink::Received;
 use super::site::Site;
 use super::stand::{Setting, Stand, Transport};
 use super::traced::{Caller, join};
+use crate::report::Report;
 
 /// Rounds of two requests at the same time until both workers have answered.
 const ROUNDS: u32 = 20;

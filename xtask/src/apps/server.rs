@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use super::account::Account;
-use super::process::{Line, Output, Process};
+use crate::account::Account;
+use crate::process::{Line, Output, Process, children};
 
 /// PHP and its engine come up in less than a second; a busy machine has more time.
 const START_TIME: Duration = Duration::from_secs(60);
@@ -91,11 +91,11 @@ impl Server {
     ) -> Result<Server> {
         let conf = dir.join("php-fpm.conf");
         std::fs::write(&conf, pool.conf(account, dir, socket))?;
-        let (name, binary, mut arguments) = match program {
-            Program::Glasspool(path) => ("glasspool", path, vec![]),
-            Program::PhpFpm(path) => ("php-fpm", path, vec![OsString::from("-F")]),
+        let (name, binary) = match program {
+            Program::Glasspool(path) => ("glasspool", path),
+            Program::PhpFpm(path) => ("php-fpm", path),
         };
-        arguments.extend([OsString::from("-y"), conf.into_os_string()]);
+        let arguments = [OsString::from("-F"), "-y".into(), conf.into_os_string()];
         let mut command = account.command(binary);
         command
             .args(arguments)
@@ -123,23 +123,11 @@ impl Server {
 
     /// The processes it has now, of one kind.
     pub(super) fn processes(&self, role: Role) -> Result<Vec<u32>> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").context("no /proc")? {
-            let Some(pid) = entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            // Processes that end meanwhile have neither.
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-            if parent.and_then(|text| text.trim().parse().ok()) == Some(self.process.pid()) {
-                let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                found.extend((role_of(&title) == Some(role)).then_some(pid));
-            }
-        }
+        let mut found = children(self.process.pid())?;
+        found.retain(|pid| {
+            let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            role_of(&title) == Some(role)
+        });
         Ok(found)
     }
 

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
-use super::process::{Line, Output, Process};
+use crate::process::{Line, Output, Process};
 
 /// The running collector.
 #[derive(Debug)]

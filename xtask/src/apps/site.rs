@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::account::Account;
+use crate::account::Account;
 
 /// The applications there are tools for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

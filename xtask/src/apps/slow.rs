@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::report::Report;
 use super::server::Pool;
 use super::site::Site;
 use super::stand::{Setting, Stand, Transport};
 use super::traced::{Caller, join};
+use crate::report::Report;
 
 pub(super) const EVENT: &str = "php.request.slow";
 const QUERY: &str = "wpdb->query";

@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::account::Account;
 use super::http::Client;
 use super::nginx::{Nginx, Passed};
-use super::process::Line;
-use super::report::Report;
 use super::server::{Pool, Program, Server};
 use super::sink::{Received, Sink};
 use super::site::Site;
+use crate::account::Account;
+use crate::process::Line;
+use crate::report::Report;
 
 /// Our own pages, served beside the application's as `/probe/NAME`.
 const PROBES: [(&str, &str); 3] = [

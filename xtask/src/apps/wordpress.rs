@@ -3,8 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::http::{Client, short};
-use super::report::Report;
 use super::traced::Caller;
+use crate::report::Report;
 
 /// 20 MB, and not a repetition that could hide bytes out of place.
 pub(super) fn large_text() -> Vec<u8> {
