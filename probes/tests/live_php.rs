@@ -359,6 +359,7 @@ fn a_running_script_is_sampled_whatever_it_takes_and_goes_on() {
         ..Options::default()
     };
     let (mut stopped, mut checked, mut longest) = (0, 0, Duration::ZERO);
+    let mut given_up = 0;
     while checked < 100 || stopped < 10 {
         assert!(
             checked + stopped < 200_000,
@@ -371,12 +372,18 @@ fn a_running_script_is_sampled_whatever_it_takes_and_goes_on() {
                 longest = longest.max(stop);
             }
             How::Checked { .. } => checked += 1,
+            // A machine that gives the script no time within the limit of a stop.
+            How::Partial(Partial::NotStopped { .. }) => {
+                given_up += 1;
+                continue;
+            }
             other => panic!("{other:?}"),
         }
         assert_eq!(sample.wait, None);
         judge(&sample.stack).unwrap();
     }
-    println!("{stopped} stopped (longest {longest:?}), {checked} checked");
+    println!("{stopped} stopped (longest {longest:?}), {checked} checked, {given_up} given up");
+    assert!(given_up * 10 <= checked + stopped, "{given_up} given up");
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
@@ -396,8 +403,10 @@ echo $seen, \"\\n\";
         return;
     };
     let pid = php.pid;
-    let sends = 400;
-    let sender = format!("for ($i = 0; $i < {sends}; $i++) {{ posix_kill({pid}, 36); usleep(100); }}");
+    // pcntl keeps at most 64 signals that the script has not seen yet, so they come slowly
+    // enough for a script that is kept from running for a while.
+    let sends = 300;
+    let sender = format!("for ($i = 0; $i < {sends}; $i++) {{ posix_kill({pid}, 36); usleep(3000); }}");
     let mut sender = std::process::Command::new("php")
         .args(["-r", &sender])
         .spawn()

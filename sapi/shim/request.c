@@ -1,5 +1,7 @@
 /* One request, from PHP's start-up to its shutdown. Every call that may leave by
  * longjmp stands inside a zend_try of this file or of PHP itself. */
+#define _GNU_SOURCE
+#include <fcntl.h>
 #include <php.h>
 #include <SAPI.h>
 #include <php_ini.h>
@@ -71,6 +73,33 @@ static void answer(int status, const char *body)
 	} zend_end_try();
 }
 
+/* The worker's own working directory, or -1. */
+static int home = -1;
+
+/* A script runs in its own folder. PHP would ask for the folder before, by name, on
+ * each request, and go back to that name; the descriptor is asked for once, and going
+ * back to it walks no path. */
+static void enter_folder_of(const char *script)
+{
+	if (home < 0) {
+		home = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (home < 0) {
+		SG(options) &= ~SAPI_OPTION_NO_CHDIR;
+	} else {
+		SG(options) |= SAPI_OPTION_NO_CHDIR;
+		VCWD_CHDIR_FILE(script);
+	}
+}
+
+static void leave_folder(void)
+{
+	/* What made this impossible would also have kept the script from its folder. */
+	if (home >= 0 && fchdir(home) != 0) {
+		complain(GP_ERROR, "cannot go back to the worker's directory: %s", strerror(errno));
+	}
+}
+
 static void run_script(const gp_request *request)
 {
 	zend_file_handle script;
@@ -103,7 +132,9 @@ static void run_script(const gp_request *request)
 		return;
 	}
 	gp_rs_stage(GP_STAGE_EXECUTING);
+	enter_folder_of(request->script);
 	php_execute_script(&script);
+	leave_folder();
 	zend_destroy_file_handle(&script);
 }
 

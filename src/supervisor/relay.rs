@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -84,20 +84,20 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.0.copy();
+        // A process that is being started may hold the pipe for a moment more, so its end
+        // is not always seen.
+        self.0.end_line(&mut self.0.pending());
     }
 }
 
 impl Shared {
     fn copy(&self) -> Left {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending();
         let mut buffer = [0; LINE_BYTES];
         for _ in 0..READS {
             match rustix::io::read(&self.reader, &mut buffer) {
                 Ok(0) => {
-                    if !pending.is_empty() {
-                        pending.push(b'\n');
-                        self.say(&std::mem::take(&mut *pending));
-                    }
+                    self.end_line(&mut pending);
                     return Left::Ended;
                 }
                 Ok(count) => {
@@ -118,6 +118,17 @@ impl Shared {
             }
         }
         Left::Perhaps
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_line(&self, pending: &mut Vec<u8>) {
+        if !pending.is_empty() {
+            pending.push(b'\n');
+            self.say(&std::mem::take(pending));
+        }
     }
 
     fn say(&self, line: &[u8]) {

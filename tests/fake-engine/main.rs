@@ -42,6 +42,7 @@ use glasspool_abi::control::{Channel, FromEngine, FromObserver, PoolSpec, ToEngi
 use glasspool_abi::zend::{Layout, PhpBuild};
 use glasspool_abi::{ABI_VERSION, Pid, WorkerId};
 use nix::sys::signal::{SigSet, Signal};
+use rustix::io::FdFlags;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -166,16 +167,15 @@ fn engine(channel: &Channel) {
 
 fn spawn(worker: WorkerId, spec: &PoolSpec, listener: &OwnedFd, fds: Vec<OwnedFd>, say: impl Fn(FromEngine)) {
     let [slot, _stdout, stderr] = <[OwnedFd; 3]>::try_from(fds).expect("a slot and two streams");
+    // Both of them inherit it, under the same number.
+    rustix::io::fcntl_setfd(&slot, FdFlags::empty()).expect("is open");
     let mut intermediate = Command::new(own_program());
     let intermediate = intermediate
         .args(["intermediate"])
         .envs(spec.env.iter().map(|(name, value)| (name, value)))
         .env("FAKE_REQUESTS", spec.max_requests.to_string())
         .env("FAKE_POOL", &spec.name)
-        .env(
-            "FAKE_SLOT",
-            format!("/proc/{}/fd/{}", std::process::id(), slot.as_raw_fd()),
-        )
+        .env("FAKE_SLOT", format!("/proc/self/fd/{}", slot.as_raw_fd()))
         .stdin(listener.try_clone().expect("has room for it"))
         .stderr(stderr);
     let said = intermediate.output().expect("starts").stdout;

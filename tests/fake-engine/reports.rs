@@ -43,7 +43,7 @@ pub(crate) fn start() {
     });
 }
 
-/// The slot, which its engine still holds open.
+/// The slot, which was inherited from the engine.
 fn slot() -> SlotWriter {
     let path = std::env::var_os("FAKE_SLOT").expect("is told");
     let file = std::fs::File::options().read(true).write(true).open(path);

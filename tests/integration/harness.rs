@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
@@ -108,8 +108,11 @@ pub(crate) fn fake_engine() -> PathBuf {
 impl Supervised {
     /// Reads on until a line contains the text, and returns it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        // A supervisor says something every second, so this is the time for all of it.
+        let end = Instant::now() + PATIENCE;
         loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+            let patience = end.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(patience) else {
                 panic!("no line with {text:?} in:\n{}", self.log.join("\n"));
             };
             self.log.push(line.clone());

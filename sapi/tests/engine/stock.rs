@@ -89,6 +89,14 @@ const FORM: &[(&str, &str)] = &[
 ];
 
 const CASES: &[Case] = &[
+    case(
+        "working_directory",
+        "<?php echo getcwd(); chdir('/'); register_shutdown_function(function () { echo ' ', getcwd(); });",
+    ),
+    case(
+        "working_directory_after_a_fatal_error",
+        "<?php chdir('/usr'); register_shutdown_function(function () { echo getcwd(); }); nothing();",
+    ),
     case("exit_with_status", "<?php echo 'a'; exit(3);"),
     case("status_line", "<?php header('HTTP/1.1 418 I am a teapot'); echo 'short';"),
     case("response_code", "<?php http_response_code(201); header('X-A: b', false); header('X-A: c', false);"),

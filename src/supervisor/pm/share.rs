@@ -52,8 +52,9 @@ mod tests {
 
     #[test]
     fn every_pool_gets_some_before_one_gets_all() {
-        // What each has and lacks, what there is to give, what each gets.
-        let table: [(&[(u32, u32)], u32, &[u32]); 9] = [
+        /// What each has and lacks, what there is to give, what each gets.
+        type Row = (&'static [(u32, u32)], u32, &'static [u32]);
+        let table: [Row; 9] = [
             (&[], 5, &[]),
             (&[(0, 3), (0, 2)], 10, &[3, 2]),
             (&[(0, 10), (0, 10)], 5, &[3, 2]),
