@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod config;
 pub mod front;
+pub mod inspect;
 pub mod logs;
 pub mod observer;
 mod readiness;

@@ -127,6 +127,8 @@ pub const CPU: &str = "cpu";
 pub const WORDPRESS: &str = "wordpress";
 /// Not a comparison under load: how long a worker is stopped for a backtrace (`crate::slow`).
 pub const SLOW_STOP: &str = "slow-stop";
+/// Not a comparison under load: what a look at a PHP process costs (`crate::look`).
+pub const LOOK: &str = "look";
 
 use Page::{Cpu, Hello, Table, WordPress};
 use Tracing::{All, Off, OnePercent};
@@ -170,7 +172,7 @@ const fn case(
 
 /// All names that `--only` accepts.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    CASES.iter().map(|case| case.name).chain([SLOW_STOP])
+    CASES.iter().map(|case| case.name).chain([SLOW_STOP, LOOK])
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod bench;
 pub mod case;
 pub mod error;
 pub mod load;
+pub mod look;
 pub mod machine;
 pub mod measure;
 pub mod nginx;

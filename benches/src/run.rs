@@ -7,6 +7,7 @@ use crate::BenchError;
 use crate::args::RunArguments;
 use crate::bench::{self, Setup, Tools};
 use crate::case::{self, CASES, Case, Page};
+use crate::look;
 use crate::machine::Machine;
 use crate::process::{adopt_orphans, find_program};
 use crate::report::{CaseReport, Note, Options, Report, Verdict};
@@ -67,6 +68,7 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         },
         cases: Vec::new(),
         slow_stop: None,
+        look: None,
         skipped: Vec::new(),
         failed: Vec::new(),
         bar: Vec::new(),
@@ -106,6 +108,7 @@ impl Run<'_> {
         }
         let done = match CASES.iter().find(|case| case.name == name) {
             Some(case) => self.case(case),
+            None if name == case::LOOK => self.look(),
             None => self.slow_stop(),
         };
         match done {
@@ -181,6 +184,13 @@ impl Run<'_> {
         self.report.slow_stop = Some(result);
         Ok(())
     }
+
+    fn look(&mut self) -> Result<(), BenchError> {
+        let result = look::measure(&self.setup)?;
+        (self.say)(&result.to_string());
+        self.report.look = Some(result);
+        Ok(())
+    }
 }
 
 /// The cases of `--only` in the order of the table; without any, all.
@@ -225,7 +235,7 @@ mod tests {
         let names = |only: &[&str]| {
             choose(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[]).len(), CASES.len() + 1);
+        assert_eq!(names(&[]).len(), CASES.len() + 2);
         assert_eq!(names(&["cpu", "hello-tcp"]), ["hello-tcp", "cpu"]);
     }
 }

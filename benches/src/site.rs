@@ -9,13 +9,14 @@ use tempfile::TempDir;
 use crate::BenchError;
 
 /// Name and text of every script.
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("hello.php", include_str!("../php/hello.php")),
     ("page.php", include_str!("../php/page.php")),
     ("cpu.php", include_str!("../php/cpu.php")),
     ("facts.php", include_str!("../php/facts.php")),
     ("pid.php", include_str!("../php/pid.php")),
     ("slow-busy.php", include_str!("../php/slow-busy.php")),
+    ("deep.php", include_str!("../php/deep.php")),
     ("slow-wait.php", include_str!("../php/slow-wait.php")),
 ];
 

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant, SystemTime};
 use glasspool_abi::Pid;
 use glasspool_abi::zend::PhpBuild;
 
-use crate::memory::{MemFd, ReadError};
+use crate::memory::{MemFd, ReadError, TargetMemory};
 use crate::php::Innermost;
+use crate::php::args::Arguments;
 use crate::php::check::{Checked, read_checked, read_outer, read_unchanged};
-use crate::php::frames::{How, Partial, Stack, StackError, read_held};
+use crate::php::frames::{How, Partial, Stack, StackError, Want, read_held};
 use crate::process::{self, RunState, Wait};
 use crate::stop::{StopError, with_stopped};
 
@@ -40,8 +41,18 @@ pub struct Target<'a> {
     pub build: &'a PhpBuild,
 }
 
+/// The same for whatever kind of memory, and what else is known of it.
+#[derive(Debug)]
+pub(crate) struct Subject<'a, M> {
+    pub(crate) pid: Pid,
+    pub(crate) memory: &'a M,
+    pub(crate) build: &'a PhpBuild,
+    /// Whether the VM keeps frame and position in registers ([`Innermost::Registers`]).
+    pub(crate) vm_registers: bool,
+}
+
 /// How far to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Frames to keep, innermost first.
     pub max_frames: usize,
@@ -49,6 +60,8 @@ pub struct Options {
     pub tries: u32,
     /// Whether it may be held.
     pub stop: Stop,
+    /// What is told of the arguments of each call.
+    pub arguments: Arguments,
 }
 
 /// Whether a running target may be held.
@@ -100,6 +113,7 @@ impl Default for Options {
             max_frames: 128,
             tries: 100,
             stop: Stop::IfNeeded,
+            arguments: Arguments::Types,
         }
     }
 }
@@ -110,14 +124,26 @@ impl Default for Options {
 /// The descriptor alone is enough for a sleeping target, and most slow requests sleep;
 /// other rights are used where there are any.
 pub fn sample(target: &Target<'_>, options: &Options) -> Result<Sample, SampleError> {
+    let subject = Subject {
+        pid: target.pid,
+        memory: &MemFd::new(target.mem),
+        build: target.build,
+        vm_registers: true,
+    };
+    sample_subject(&subject, options)
+}
+
+/// [`sample()`] of whatever can be read.
+pub(crate) fn sample_subject<M: TargetMemory + Sync>(
+    subject: &Subject<'_, M>,
+    options: &Options,
+) -> Result<Sample, SampleError> {
     let taken_at = SystemTime::now();
     let began = Instant::now();
-    let (stack, wait) = look(target, options).map_err(|source| match source {
-        StackError::Memory(ReadError::Gone) => SampleError::Gone { pid: target.pid },
-        source => SampleError::Read {
-            pid: target.pid,
-            source,
-        },
+    let pid = subject.pid;
+    let (stack, wait) = look(subject, options).map_err(|source| match source {
+        StackError::Memory(ReadError::Gone) => SampleError::Gone { pid },
+        source => SampleError::Read { pid, source },
     })?;
     Ok(Sample {
         stack,
@@ -127,24 +153,27 @@ pub fn sample(target: &Target<'_>, options: &Options) -> Result<Sample, SampleEr
     })
 }
 
-fn look(target: &Target<'_>, options: &Options) -> Result<(Stack, Option<Wait>), StackError> {
+fn look<M: TargetMemory + Sync>(
+    subject: &Subject<'_, M>,
+    options: &Options,
+) -> Result<(Stack, Option<Wait>), StackError> {
     let running = |stack| (stack, None);
-    if let Some((stack, wait)) = read_still(target, options)? {
+    if let Some((stack, wait)) = read_still(subject, options)? {
         return Ok((stack, Some(wait)));
     }
-    let mem = MemFd::new(target.mem);
-    let (tries, defect) = match read_checked(&mem, target.build, options.max_frames, options.tries)? {
+    let want = options.want();
+    let (tries, defect) = match read_checked(subject.memory, subject.build, &want, options.tries)? {
         Checked::Stack(stack) => return Ok(running(stack)),
         Checked::GaveUp { tries, defect } => (tries, defect),
     };
     let reason = match options.stop {
         Stop::Never => Partial::Moving { tries, defect },
-        Stop::IfNeeded => match read_stopped(target, options) {
+        Stop::IfNeeded => match read_stopped(subject, options) {
             Ok(stack) => return stack.map(running),
             Err(StopError::Gone { .. }) => return Err(ReadError::Gone.into()),
             Err(refused) => {
                 // What keeps a process from being held is often that it sleeps now.
-                if let Some((stack, wait)) = read_still(target, options)? {
+                if let Some((stack, wait)) = read_still(subject, options)? {
                     return Ok((stack, Some(wait)));
                 }
                 Partial::NotStopped {
@@ -154,7 +183,7 @@ fn look(target: &Target<'_>, options: &Options) -> Result<(Stack, Option<Wait>),
             }
         },
     };
-    read_outer(&mem, target.build, options.max_frames, reason).map(running)
+    read_outer(subject.memory, subject.build, &want, reason).map(running)
 }
 
 /// Reads a target that sleeps; `None` if it does not, or not long enough.
@@ -164,8 +193,10 @@ fn look(target: &Target<'_>, options: &Options) -> Result<(Stack, Option<Wait>),
 /// because a process can be marked as sleeping for a moment before it really leaves
 /// the CPU, and the stack is compared as well: that costs two reads and leaves nothing
 /// to the scheduler's accounting.
-fn read_still(target: &Target<'_>, options: &Options) -> Result<Option<(Stack, Wait)>, StackError> {
-    let mem = MemFd::new(target.mem);
+fn read_still<M: TargetMemory>(
+    target: &Subject<'_, M>,
+    options: &Options,
+) -> Result<Option<(Stack, Wait)>, StackError> {
     for _ in 0..STILL_TRIES {
         let before = process::run_counters(target.pid);
         let state = process::state(target.pid);
@@ -178,7 +209,7 @@ fn read_still(target: &Target<'_>, options: &Options) -> Result<Option<(Stack, W
             RunState::Sleeping => Innermost::Saved,
             _ => Innermost::Stale,
         };
-        let stack = read_unchanged(&mem, target.build, options.max_frames, innermost)?;
+        let stack = read_unchanged(target.memory, target.build, &options.want(), innermost)?;
         let wait = process::wait(target.pid);
         let still = process::state(target.pid) == Some(state)
             && before.is_some()
@@ -191,10 +222,14 @@ fn read_still(target: &Target<'_>, options: &Options) -> Result<Option<(Stack, W
 }
 
 /// Reads a target that is held meanwhile. The outer error is the stop's.
-fn read_stopped(target: &Target<'_>, options: &Options) -> Result<Result<Stack, StackError>, StopError> {
-    let mem = MemFd::new(target.mem);
+fn read_stopped<M: TargetMemory + Sync>(
+    target: &Subject<'_, M>,
+    options: &Options,
+) -> Result<Result<Stack, StackError>, StopError> {
+    let want = options.want();
     let (stack, stop) = with_stopped(target.pid, MAX_STOP_WAIT, |registers| {
-        read_held(&mem, target.build, options.max_frames, registers)
+        let registers = registers.filter(|_| target.vm_registers);
+        read_held(target.memory, target.build, &want, registers)
     })?;
     Ok(stack.map(|stack| match stack.how {
         How::Exact => Stack {
@@ -203,4 +238,15 @@ fn read_stopped(target: &Target<'_>, options: &Options) -> Result<Result<Stack, 
         },
         _ => stack,
     }))
+}
+
+// === impl Options ===
+
+impl Options {
+    fn want(&self) -> Want {
+        Want {
+            max_frames: self.max_frames,
+            arguments: self.arguments.clone(),
+        }
+    }
 }

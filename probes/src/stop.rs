@@ -51,6 +51,11 @@ pub struct Registers {
     pub instruction: u64,
     /// Native stack pointer.
     pub stack: u64,
+    /// Native frame pointer: rbp, or x29.
+    pub frame: u64,
+    /// Return address of the innermost function: x30. Zero on x86_64, which keeps it
+    /// on the stack.
+    pub link: u64,
     /// Where PHP's hybrid VM keeps the current frame while it runs: r14, or x27.
     pub vm_frame: u64,
     /// Where it keeps the current position: r15, or x28.
@@ -157,6 +162,30 @@ pub fn with_stopped<T: Send>(
             }
         }
     })
+}
+
+/// Tries whether `pid` may be held, without holding it: it is attached to and let go.
+/// Neither wakes it, so that what it waits in does not notice. Starts and ends a thread.
+pub fn may_hold(pid: Pid) -> Result<(), StopError> {
+    let tracer = thread::Builder::new()
+        .name("tracer".to_owned())
+        .spawn(move || {
+            let target = nix::unistd::Pid::from_raw(pid.0);
+            let tried = ptrace::seize(target, ptrace::Options::empty());
+            let tried = tried.map_err(|errno| refused(pid, "ptrace(SEIZE)", errno));
+            (tried, rustix::thread::gettid())
+        })
+        .map_err(|source| StopError::Kernel {
+            pid,
+            call: "clone",
+            source,
+        })?;
+    let (tried, thread) = tracer
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    // The end of the thread lets it go: a detach needs a target that has stopped.
+    await_end_of_thread(pid, thread);
+    tried
 }
 
 /// What a look at a held process gave.
@@ -320,6 +349,8 @@ fn registers(target: nix::unistd::Pid) -> Option<Registers> {
     Some(Registers {
         instruction: regs.rip,
         stack: regs.rsp,
+        frame: regs.rbp,
+        link: 0,
         vm_frame: regs.r14,
         vm_opline: regs.r15,
         // -1 outside of a system call.
@@ -333,6 +364,8 @@ fn registers(target: nix::unistd::Pid) -> Option<Registers> {
     Some(Registers {
         instruction: regs.pc,
         stack: regs.sp,
+        frame: regs.regs[29],
+        link: regs.regs[30],
         vm_frame: regs.regs[27],
         vm_opline: regs.regs[28],
         syscall: None,
@@ -345,90 +378,5 @@ fn registers(_: nix::unistd::Pid) -> Option<Registers> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::process::{Command, Stdio};
-
-    use super::*;
-
-    fn own(pid: u32) -> Pid {
-        Pid(pid.try_into().unwrap())
-    }
-
-    #[test]
-    fn a_stop_is_told_from_a_signal() {
-        assert_eq!(
-            Release::after(0x8005),
-            Release::Detach(None),
-            "the trap that was asked for"
-        );
-        assert_eq!(Release::after(0x8013), Release::Detach(None), "a group stop");
-        assert_eq!(Release::after(15), Release::Detach(Some(Signal::SIGTERM)));
-        assert_eq!(Release::after(36), Release::EndOfThread);
-    }
-
-    #[test]
-    fn a_sleeping_process_is_not_held() {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let pid = own(child.id());
-        while process::state(pid) != Some(RunState::Sleeping) {
-            thread::yield_now();
-        }
-        let held = with_stopped(pid, Duration::from_secs(1), |_| ());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(
-            matches!(
-                held,
-                Err(StopError::NotRunning {
-                    state: RunState::Sleeping,
-                    ..
-                })
-            ),
-            "{held:?}"
-        );
-    }
-
-    #[test]
-    fn a_process_that_has_exited_is_gone_and_still_its_parents_to_reap() {
-        let mut child = Command::new("true").spawn().unwrap();
-        let pid = own(child.id());
-        while process::state(pid) != Some(RunState::Dead) {
-            thread::yield_now();
-        }
-        let held = with_stopped(pid, Duration::from_secs(1), |_| ());
-        assert!(matches!(held, Err(StopError::Gone { .. })), "{held:?}");
-        assert!(child.wait().unwrap().success());
-    }
-
-    #[test]
-    fn the_target_goes_on_after_a_panic_while_it_is_held() {
-        let mut child = Command::new("sh")
-            .args(["-c", "echo; while :; do :; done"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let pid = own(child.id());
-        child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
-        while process::state(pid) != Some(RunState::Running) {
-            thread::yield_now();
-        }
-        let panic = std::panic::catch_unwind(|| {
-            with_stopped(pid, Duration::from_secs(5), |_| panic!("on purpose")).map(|((), _)| ())
-        });
-        let tracer = process::tracer(pid);
-        let again = with_stopped(pid, Duration::from_secs(5), |registers| {
-            (
-                registers.is_some(),
-                process::state(pid),
-                process::tracer(pid).is_some(),
-            )
-        });
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(panic.is_err());
-        assert_eq!(tracer, None);
-        let (seen, _) = again.unwrap();
-        assert_eq!(seen, (true, Some(RunState::Stopped), true));
-    }
-}
+#[path = "stop_tests.rs"]
+mod tests;

@@ -3,7 +3,8 @@
 //! The program has two. Called as `php-fpm…`, or with php-fpm's flags, it is php-fpm:
 //! `flags` understands them, `fpm` does what they say, with `usage`, `about`, `test`,
 //! `limits` and `handover` (titles and daemons). Otherwise it has the commands below, one
-//! file each. `load` is shared. Only `main` prints to standard output or exits.
+//! file each; `look` is for those that look into PHP processes. `load` is shared. Only
+//! `main` and `look` write to standard output, and only `main` exits.
 
 mod about;
 mod arguments;
@@ -14,6 +15,7 @@ mod fpm;
 mod handover;
 mod limits;
 mod load;
+mod look;
 mod reload;
 mod roles;
 mod serve;
@@ -27,6 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::LogLevel;
+use crate::inspect::{self, DumpArguments, RecordArguments, TopArguments};
 use crate::logs::ErrorLog;
 
 pub use arguments::FpmArguments;
@@ -49,6 +52,9 @@ Examples:
   glasspool run -y /etc/php/8.2/fpm/php-fpm.conf     php-fpm's own configuration, in the foreground
   glasspool check -y /etc/php/8.2/fpm/php-fpm.conf   what would run, or what is wrong
   glasspool reload                                   new configuration, and whether it works
+  glasspool dump all                                 what every PHP process of this machine is doing
+  glasspool top www                                  the workers of a pool, live
+  glasspool record www --seconds 10 -o www.svg       where their time goes, as a flame graph
 Without a command it takes php-fpm's flags and behaves as php-fpm: glasspool -t, glasspool -D -y FILE.
 Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 configuration or machine.";
 
@@ -70,6 +76,12 @@ enum Command {
     Reload(ReloadArguments),
     /// Serve a folder over HTTP, traced to the terminal
     Serve(ServeArguments),
+    /// Print what PHP processes are doing now, alike ones as one
+    Dump(DumpArguments),
+    /// Record a wall-clock profile of PHP processes, with their waits
+    Record(RecordArguments),
+    /// Watch PHP processes at work
+    Top(TopArguments),
     /// Print a completion script
     Completion(CompletionArguments),
     /// The observer's process; started by the supervisor
@@ -159,6 +171,11 @@ pub fn run(call: Call, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure
         Some(Command::Check(fpm)) => check::check(&fpm.flags(), say),
         Some(Command::Reload(reload)) => reload::reload(reload, say),
         Some(Command::Serve(serve)) => serve::run(serve, say),
+        Some(Command::Dump(dump)) => Ok(look::with_console(|console| inspect::run_dump(&dump, console))),
+        Some(Command::Record(record)) => Ok(look::with_console(|console| {
+            inspect::run_record(&record, console)
+        })),
+        Some(Command::Top(top)) => Ok(look::with_console(|console| inspect::run_top(&top, console))),
         Some(Command::Completion(completion)) => Ok(completion::print(&completion, say)),
         Some(Command::Observer) => Ok(roles::observer()),
         Some(Command::Front(front)) => roles::front(front),

@@ -80,6 +80,8 @@ pub(super) fn stack() -> Vec<Frame> {
         line: place.map(|(_, line)| line),
         line_exact: true,
         internal: kind == Kind::Internal,
+        handler: None,
+        arguments: None,
     };
     vec![
         frame(0x7f00_0000_1000, Kind::Internal, None, "mysqli_query", None),

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::BenchError;
 use crate::bench::{CaseResult, Sample};
+use crate::look::LookResult;
 use crate::machine::Machine;
 use crate::slow::SlowResult;
 use crate::stats::{Summary, paired_ratio};
@@ -41,6 +42,8 @@ pub struct Report {
     pub cases: Vec<CaseReport>,
     /// Time that workers were stopped.
     pub slow_stop: Option<SlowResult>,
+    /// What looks cost.
+    pub look: Option<LookResult>,
     /// What was left out, and why.
     pub skipped: Vec<Note>,
     /// What should have been measured but could not be.

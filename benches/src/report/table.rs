@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{CaseReport, Measure, OTHER_CPU, P50, P99, PER_SECOND, Report, WORKER_CPU, ratio};
 use crate::bench::{SideResult, Spans};
+use crate::look::LookResult;
 use crate::slow::SlowResult;
 use crate::stats::Summary;
 
@@ -67,6 +68,27 @@ impl fmt::Display for Spans {
         } else {
             Ok(())
         }
+    }
+}
+
+impl fmt::Display for LookResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "look  (what one look at a PHP process costs, us)")?;
+        for row in &self.rows {
+            write!(
+                f,
+                "  {:<32} {:>4} frames  p50 {:>7.1}  p99 {:>8.1}  {} looks",
+                row.what, row.frames, row.p50_us, row.p99_us, row.looks
+            )?;
+            if row.partial > 0 {
+                write!(f, ", {} of outer frames only", row.partial)?;
+            }
+            if row.wrong > 0 {
+                write!(f, ", {} WRONG", row.wrong)?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,15 +1,25 @@
 //! The memory of a target, as a trait: the decoders do not know whether they read a
-//! live worker ([`MemFd`]) or an array in a test ([`Image`]).
+//! live process ([`MemFd`], [`VmRead`]), a saved one ([`CoreFile`]) or an array in a test
+//! ([`Image`]).
 
 mod batch;
+mod core_file;
 mod image;
+mod joined;
+mod live;
 mod mem_fd;
+mod recording;
+mod vm_read;
 
 use std::fmt;
 
 pub use batch::{Batch, Slice};
+pub use core_file::{CoreFile, CoreFileError};
 pub use image::Image;
+pub use live::LiveMemory;
 pub use mem_fd::MemFd;
+pub use recording::Recording;
+pub use vm_read::VmRead;
 
 /// An address in the target, never one of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,5 +81,15 @@ pub trait TargetMemory {
     /// errors that concern the whole target are returned.
     fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
         batch.answer_each(|addr, buf| self.read_prefix(addr, buf))
+    }
+}
+
+impl<M: TargetMemory> TargetMemory for &M {
+    fn read_prefix(&self, addr: TargetAddr, buf: &mut [u8]) -> Result<usize, ReadError> {
+        (**self).read_prefix(addr, buf)
+    }
+
+    fn read_batch(&self, batch: &mut Batch) -> Result<(), ReadError> {
+        (**self).read_batch(batch)
     }
 }

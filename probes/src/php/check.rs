@@ -19,9 +19,9 @@
 use glasspool_abi::zend::PhpBuild;
 
 use super::decode::{Innermost, decode};
-use super::frames::{Defect, How, MAX_FRAMES, Partial, Stack, StackError};
+use super::frames::{Defect, How, MAX_FRAMES, Partial, Stack, StackError, Want};
 use super::offsets::Offsets;
-use super::walk::{Walk, unchanged, walk};
+use super::walk::{Walk, unchanged, walk, walk_from};
 use crate::memory::TargetMemory;
 
 /// Looks on either side of the read that a frame must survive to count as unchanging.
@@ -48,14 +48,15 @@ pub enum Checked {
 pub fn read_checked<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
-    max_frames: usize,
+    want: impl Into<Want>,
     max_tries: u32,
 ) -> Result<Checked, StackError> {
+    let want = want.into();
     let offsets = Offsets::new(&build.layout)?;
     let mut tries = 0;
     loop {
         tries += 1;
-        match read_once(mem, build, &offsets, max_frames.min(MAX_FRAMES))? {
+        match read_once(mem, build, &offsets, &want)? {
             Ok(stack) => {
                 return Ok(Checked::Stack(Stack {
                     how: How::Checked { tries },
@@ -74,16 +75,32 @@ pub fn read_checked<M: TargetMemory>(
 pub(crate) fn read_unchanged<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
-    max_frames: usize,
+    want: &Want,
     innermost: Innermost,
 ) -> Result<Option<Stack>, StackError> {
     let offsets = Offsets::new(&build.layout)?;
-    let walk = walk(mem, build, &offsets, max_frames.min(MAX_FRAMES))?;
-    let decoded = decode(mem, &offsets, &walk, innermost)?;
+    let walk = walk(mem, build, &offsets, want.max_frames.min(MAX_FRAMES))?;
+    let mut decoded = decode(mem, &offsets, &walk, innermost)?;
+    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
     if !unchanged(mem, build, &offsets, &walk)? {
         return Ok(None);
     }
     Ok(Some(decoded.into_stack(walk.cut)))
+}
+
+/// Reads the stack that goes out from a frame of a target that stands still, and that is
+/// not its current one.
+pub(super) fn read_from<M: TargetMemory>(
+    mem: &M,
+    build: &PhpBuild,
+    want: &Want,
+    innermost: u64,
+) -> Result<Stack, StackError> {
+    let offsets = Offsets::new(&build.layout)?;
+    let walk = walk_from(mem, build, &offsets, innermost, want.max_frames.min(MAX_FRAMES))?;
+    let mut decoded = decode(mem, &offsets, &walk, Innermost::Saved)?;
+    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
+    Ok(decoded.into_stack(walk.cut))
 }
 
 /// Reads the part of the stack that does not change: the outermost frames that are the
@@ -95,7 +112,7 @@ pub(crate) fn read_unchanged<M: TargetMemory>(
 pub(crate) fn read_outer<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
-    max_frames: usize,
+    want: &Want,
     reason: Partial,
 ) -> Result<Stack, StackError> {
     let offsets = Offsets::new(&build.layout)?;
@@ -116,13 +133,15 @@ pub(crate) fn read_outer<M: TargetMemory>(
         Ok(())
     };
     keep_common(&mut first)?;
-    let mut frames = decode(mem, &offsets, &first, Innermost::Stale)?.frames;
+    let mut decoded = decode(mem, &offsets, &first, Innermost::Stale)?;
+    decoded.read_arguments(mem, build, &first, &want.arguments)?;
+    let mut frames = decoded.frames;
     keep_common(&mut first)?;
     // What has changed since is at the front; if a frame could not be decoded, those
     // behind it are missing, and only the addresses say which are left.
     frames.retain(|frame| first.steps.iter().any(|step| step.addr == frame.addr.0));
-    let cut = first.cut || frames.len() > max_frames;
-    frames.truncate(max_frames);
+    let cut = first.cut || frames.len() > want.max_frames;
+    frames.truncate(want.max_frames);
     Ok(Stack {
         frames,
         cut,
@@ -150,9 +169,9 @@ fn read_once<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
     offsets: &Offsets,
-    max_frames: usize,
+    want: &Want,
 ) -> Result<Result<Stack, Defect>, StackError> {
-    let walk = walk(mem, build, offsets, max_frames)?;
+    let walk = walk(mem, build, offsets, want.max_frames.min(MAX_FRAMES))?;
     if let Some(defect) = walk.defect {
         return Ok(Err(defect));
     }
@@ -160,10 +179,11 @@ fn read_once<M: TargetMemory>(
     if !unchanged(mem, build, offsets, &walk)? {
         return Ok(Err(Defect::Changed));
     }
-    let decoded = decode(mem, offsets, &walk, Innermost::Stale)?;
+    let mut decoded = decode(mem, offsets, &walk, Innermost::Stale)?;
     if let Some(defect) = decoded.broken.or(decoded.suspicious) {
         return Ok(Err(defect));
     }
+    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
     if !unchanged(mem, build, offsets, &walk)? {
         return Ok(Err(Defect::Changed));
     }

@@ -4,6 +4,9 @@
 //! 2. names, file names, the line of each position, the name pointer of each class;
 //! 3. class names.
 
+use glasspool_abi::zend::PhpBuild;
+
+use super::args::{self, Arguments, Call};
 use super::frames::{Defect, Frame, How, Kind, Partial, Stack, StackError};
 use super::offsets::{Offsets, u32_at, u64_at};
 use super::text::{NAME_CAP, PATH_CAP, zend_string};
@@ -45,6 +48,8 @@ pub(super) struct Decoded {
     /// stands still may: for example a destructor that runs while an exception is
     /// pending was called from a position outside of its caller.
     pub(super) suspicious: Option<Defect>,
+    /// The functions of the frames, in their order.
+    functions: Vec<u64>,
 }
 
 /// The fields of a `zend_function`. Those of user code are zero in an internal one.
@@ -57,10 +62,12 @@ struct Function {
     opcode_count: u32,
     filename: u64,
     line_start: u32,
+    /// Of an internal one, if the layout says where.
+    handler: u64,
 }
 
 /// A frame and its function, innermost first where there are many.
-type Call = (Step, Function);
+type Running = (Step, Function);
 
 /// What has been asked for on behalf of one frame.
 #[derive(Debug, Clone, Copy)]
@@ -150,6 +157,7 @@ pub(super) fn decode<M: TargetMemory>(
         frames,
         broken,
         suspicious,
+        functions: wanted.iter().map(|frame| frame.step.func).collect(),
     })
 }
 
@@ -158,7 +166,7 @@ fn read_functions<M: TargetMemory>(
     mem: &M,
     offsets: &Offsets,
     walk: &Walk,
-) -> Result<(Vec<Call>, Option<Defect>), StackError> {
+) -> Result<(Vec<Running>, Option<Defect>), StackError> {
     let mut batch = Batch::default();
     let slices: Vec<(Step, Option<Slice>)> = walk
         .steps
@@ -208,7 +216,7 @@ fn off_stack(walk: &Walk) -> Option<Defect> {
 /// A whole chain ends in the script, or in what PHP's C code called outside of any
 /// script: a shutdown function, a session or output handler. PHP 8.2 puts an empty
 /// placeholder under those.
-fn bad_end(walk: &Walk, functions: &[Call]) -> Option<Defect> {
+fn bad_end(walk: &Walk, functions: &[Running]) -> Option<Defect> {
     let last = walk.steps.last()?;
     if walk.cut || walk.defect.is_some() || (last.func == 0 && last.opline == 0) {
         return None;
@@ -222,6 +230,30 @@ fn bad_end(walk: &Walk, functions: &[Call]) -> Option<Defect> {
 // === impl Decoded ===
 
 impl Decoded {
+    /// Adds the arguments of the calls, as far as wanted.
+    pub(super) fn read_arguments<M: TargetMemory>(
+        &mut self,
+        mem: &M,
+        build: &PhpBuild,
+        walk: &Walk,
+        wanted: &Arguments,
+    ) -> Result<(), StackError> {
+        if *wanted == Arguments::Off {
+            return Ok(());
+        }
+        let calls = self.frames.iter().zip(&self.functions).take(args::MAX_CALLS);
+        let calls = calls.map(|(frame, function)| Call {
+            frame,
+            function: *function,
+            call_info: walk.call_info(frame.addr.0),
+        });
+        let arguments = args::read(mem, build, &calls.collect::<Vec<_>>(), wanted)?;
+        for (frame, arguments) in self.frames.iter_mut().zip(arguments) {
+            frame.arguments = arguments;
+        }
+        Ok(())
+    }
+
     /// The stack of a target that stood still.
     pub(super) fn into_stack(self, cut: bool) -> Stack {
         let how = match self.broken {
@@ -250,7 +282,13 @@ impl Function {
             ..Function::default()
         };
         if common.kind == INTERNAL {
-            return Some(common);
+            return Some(Function {
+                handler: match offsets.handler {
+                    Some(handler) => u64_at(bytes, handler)?,
+                    None => 0,
+                },
+                ..common
+            });
         }
         Some(Function {
             opcodes: u64_at(bytes, offsets.opcodes)?,
@@ -310,6 +348,8 @@ impl Wanted {
             line: (!internal).then_some(line.unwrap_or(self.function.line_start)),
             line_exact: self.line_exact && line.is_some(),
             internal,
+            handler: (self.function.handler != 0).then_some(TargetAddr(self.function.handler)),
+            arguments: None,
         }
     }
 }

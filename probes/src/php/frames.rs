@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use glasspool_abi::zend::PhpBuild;
 
+use super::args::{Arguments, CallArguments};
 use super::decode::{Innermost, decode};
 use super::offsets::Offsets;
 use super::walk::walk;
@@ -12,6 +13,16 @@ use crate::stop::Registers;
 
 /// No stack has more frames than this, whatever the caller asks for.
 pub const MAX_FRAMES: usize = 1024;
+
+/// How much of a stack is wanted. A bare number stands for that many frames, without
+/// arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// Frames to keep, innermost first; never more than [`MAX_FRAMES`].
+    pub max_frames: usize,
+    /// What is told of the arguments of each call.
+    pub arguments: Arguments,
+}
 
 /// A PHP stack at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +60,10 @@ pub struct Frame {
     pub line_exact: bool,
     /// Whether this is PHP's own C code (a builtin, or the entry of a fiber).
     pub internal: bool,
+    /// Where the builtin's C function begins: the native frame that runs it.
+    pub handler: Option<TargetAddr>,
+    /// What it was called with. `None` if that was not asked for, or cannot be told.
+    pub arguments: Option<CallArguments>,
 }
 
 /// What kind of code a frame runs.
@@ -167,6 +182,14 @@ pub enum StackError {
         /// Where they should be.
         addr: TargetAddr,
     },
+    /// The first stack of a process makes no sense, so the offsets are not its PHP's.
+    #[error("the offsets of PHP {php} do not fit it: {why}")]
+    Nonsense {
+        /// The version that the process says to be.
+        php: String,
+        /// What makes no sense.
+        why: String,
+    },
     /// The layout cannot be PHP's.
     #[error("the offsets for {name} cannot be right (build the engine object again from the same source)")]
     Layout {
@@ -178,16 +201,16 @@ pub enum StackError {
 /// Reads the stack of a target that stands still: asleep, stopped, or dead and saved.
 /// That it does is the caller's word; [`super::check::read_checked`] needs none.
 ///
-/// At most `max_frames` frames, and never more than [`MAX_FRAMES`]. A chain that
+/// A chain that
 /// breaks half-way gives the frames before the break and [`How::Partial`].
 /// Costs about five reads, more only for frames that are not on the current page of
 /// the VM stack.
 pub fn read_stack<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
-    max_frames: usize,
+    want: impl Into<Want>,
 ) -> Result<Stack, StackError> {
-    read_with(mem, build, max_frames, Innermost::Stale)
+    read_with(mem, build, &want.into(), Innermost::Stale)
 }
 
 /// [`read_stack`] for a target that [`crate::stop::with_stopped`] holds: its registers
@@ -195,24 +218,42 @@ pub fn read_stack<M: TargetMemory>(
 pub fn read_held<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
-    max_frames: usize,
+    want: impl Into<Want>,
     registers: Option<&Registers>,
 ) -> Result<Stack, StackError> {
     let innermost = registers.map_or(Innermost::Stale, |registers| Innermost::Registers(*registers));
-    read_with(mem, build, max_frames, innermost)
+    read_with(mem, build, &want.into(), innermost)
 }
 
 /// [`read_stack`], with what is known about the innermost line.
 pub(super) fn read_with<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
-    max_frames: usize,
+    want: &Want,
     innermost: Innermost,
 ) -> Result<Stack, StackError> {
     let offsets = Offsets::new(&build.layout)?;
-    let walk = walk(mem, build, &offsets, max_frames.min(MAX_FRAMES))?;
-    let decoded = decode(mem, &offsets, &walk, innermost)?;
+    let walk = walk(mem, build, &offsets, want.max_frames.min(MAX_FRAMES))?;
+    let mut decoded = decode(mem, &offsets, &walk, innermost)?;
+    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
     Ok(decoded.into_stack(walk.cut))
+}
+
+// === impl Want ===
+
+impl From<usize> for Want {
+    fn from(max_frames: usize) -> Want {
+        Want {
+            max_frames,
+            arguments: Arguments::Off,
+        }
+    }
+}
+
+impl From<&Want> for Want {
+    fn from(want: &Want) -> Want {
+        want.clone()
+    }
 }
 
 // === impl Frame ===

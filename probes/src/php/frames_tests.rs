@@ -2,7 +2,10 @@ use super::super::check::read_checked;
 use super::super::testing::{Code, Fake, GLOBALS, HEAP, MAIN, VM_STACK, build, builtin, layout, user};
 use super::super::walk::CALL_GENERATOR;
 use super::*;
+use std::sync::Arc;
+
 use crate::memory::Image;
+use crate::php::args::AllowList;
 
 fn read(image: &Image) -> Stack {
     read_stack(image, &build(), 64).unwrap()
@@ -132,13 +135,16 @@ fn the_innermost_position_is_trusted_only_with_a_reason() {
     let frame = fake.call(run);
     let opcodes = fake.get(run + 88);
     let image = fake.clone().finish();
-    let innermost = |image: &Image, known| lines(&read_with(image, &build(), 64, known).unwrap())[0].clone();
+    let innermost =
+        |image: &Image, known| lines(&read_with(image, &build(), &64.into(), known).unwrap())[0].clone();
     assert_eq!(innermost(&image, Innermost::Stale), "run /app/run.php:22~");
     assert_eq!(innermost(&image, Innermost::Saved), "run /app/run.php:22");
     let registers = |vm_frame, vm_opline| {
         Innermost::Registers(Registers {
             instruction: 0,
             stack: 0,
+            frame: 0,
+            link: 0,
             vm_frame,
             vm_opline,
             syscall: None,
@@ -334,7 +340,10 @@ proptest::proptest! {
                     proptest::prop_assert!(!frame.qualified_name().chars().any(char::is_control));
                 }
             }
-            read_checked(&fake.image, &build(), max_frames, 2).ok();
+            let want = Want { max_frames, arguments: Arguments::Values(Arc::new(
+                AllowList::parse(["run#1", "fread#1", "App\\Repo::find#1"]).unwrap(),
+            )) };
+            read_checked(&fake.image, &build(), want, 2).ok();
         }
     }
 }

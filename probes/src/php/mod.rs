@@ -2,20 +2,28 @@
 //!
 //! - [`frames`]: what a stack is, and [`frames::read_stack`] for a target that stands still;
 //! - [`check`]: the same for a target that runs, with the check that finds torn reads;
-//! - `walk`: the chain of `zend_execute_data`, from the executor globals outwards;
+//! - `walk`: the chain of `zend_execute_data`, from the executor globals outwards, with
+//!   the generators of `delegation`;
 //! - `decode`: functions, lines and names for that chain, in few reads;
-//! - `offsets`: the engine's layout, checked once; `text`: strings made fit to print.
+//! - [`args`]: what the calls were made with, by type, and by value where that is allowed;
+//! - [`layouts`]: the offsets of each version, for processes that hand over none;
+//! - `offsets`: a layout, checked once; `text` and `redact`: strings made fit to print.
 //!
-//! Argument values are deliberately not read. Suspended generators and fibers are
-//! not on the current chain and so not in the stack.
+//! Suspended generators and fibers are not on the current chain and so not in the stack;
+//! [`fibers`] finds those fibers.
 
+pub mod args;
 pub mod check;
 mod decode;
+mod delegation;
+pub mod fibers;
 pub mod frames;
+pub mod layouts;
 mod offsets;
+pub(crate) mod redact;
 #[cfg(test)]
 pub(crate) mod testing;
-mod text;
+pub(crate) mod text;
 mod walk;
 
 pub(crate) use decode::Innermost;

@@ -27,6 +27,7 @@ pub(super) struct Offsets {
     pub(super) frame_len: usize,
     pub(super) opline: At,
     pub(super) func: At,
+    pub(super) this: At,
     pub(super) call_info: At,
     pub(super) prev: At,
 
@@ -45,6 +46,22 @@ pub(super) struct Offsets {
     pub(super) class_name: At,
     pub(super) string_len: At,
     pub(super) string_val: At,
+
+    /// `zend_internal_function.handler`.
+    pub(super) handler: Option<At>,
+    pub(super) generator: Option<Generator>,
+}
+
+/// What is read of a `zend_generator`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Generator {
+    /// First byte of interest, and how many.
+    pub(super) start: u64,
+    pub(super) len: usize,
+    pub(super) frame: At,
+    pub(super) parent: At,
+    /// From the start of the struct.
+    pub(super) placeholder: u64,
 }
 
 impl Offsets {
@@ -65,6 +82,7 @@ impl Offsets {
             layout.ex_opline,
             layout.ex_func,
             layout.ex_prev,
+            layout.ex_this,
             layout.ex_call_info,
         ];
         let function = [
@@ -95,6 +113,7 @@ impl Offsets {
             frame_len,
             opline: at(layout.ex_opline),
             func: at(layout.ex_func),
+            this: at(layout.ex_this),
             call_info: at(layout.ex_call_info),
             prev: at(layout.ex_prev),
             function_len,
@@ -110,12 +129,51 @@ impl Offsets {
             class_name: span(&[layout.class_name], 0, MAX_STRUCT, "zend_class_entry.name")?,
             string_len: span(&[layout.string_len], 0, MAX_STRUCT, "zend_string.len")?,
             string_val: span(&[layout.string_val], 0, MAX_STRUCT, "zend_string.val")?,
+            handler: layout
+                .internal_function_handler
+                .map(|handler| {
+                    span(
+                        &[handler],
+                        0,
+                        function_len.saturating_sub(8),
+                        "zend_internal_function",
+                    )
+                })
+                .transpose()?,
+            generator: Generator::new(layout)?,
         })
     }
 }
 
+impl Generator {
+    fn new(layout: &Layout) -> Result<Option<Generator>, StackError> {
+        let (Some(frame), Some(parent), Some(placeholder)) = (
+            layout.generator_frame,
+            layout.generator_parent,
+            layout.generator_placeholder,
+        ) else {
+            return Ok(None);
+        };
+        let start = frame.min(parent);
+        let fields = [frame - start, parent - start];
+        span(&[placeholder, start], 0, MAX_STRUCT, "zend_generator")?;
+        Ok(Some(Generator {
+            start: u64::from(start),
+            len: span(&fields, 8, MAX_STRUCT, "zend_generator")?,
+            frame: fields[0] as usize,
+            parent: fields[1] as usize,
+            placeholder: u64::from(placeholder),
+        }))
+    }
+}
+
 /// The bytes to read so that every field (its last one `width` bytes long) is in them.
-fn span(fields: &[u32], width: usize, max: usize, name: &'static str) -> Result<usize, StackError> {
+pub(super) fn span(
+    fields: &[u32],
+    width: usize,
+    max: usize,
+    name: &'static str,
+) -> Result<usize, StackError> {
     let last = fields.iter().copied().max().unwrap_or(0) as usize;
     if last > max {
         Err(StackError::Layout { name })

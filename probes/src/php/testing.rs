@@ -3,6 +3,7 @@
 
 use glasspool_abi::zend::{Layout, PhpBuild};
 
+use super::layouts;
 use super::walk::CALL_TOP;
 use crate::memory::{Image, TargetAddr};
 
@@ -14,34 +15,7 @@ const SIZE: usize = 512 * 1024;
 
 /// PHP 8.2, NTS, 64-bit (`offsetof` over the headers of Debian's php8.2-dev).
 pub(crate) fn layout() -> Layout {
-    Layout::from_entries([
-        ("zend_executor_globals.current_execute_data", 488),
-        ("zend_executor_globals.vm_stack", 472),
-        ("zend_executor_globals.vm_stack_top", 456),
-        ("zend_executor_globals.vm_stack_end", 464),
-        ("zend_execute_data.opline", 0),
-        ("zend_execute_data.func", 24),
-        ("zend_execute_data.This", 32),
-        ("zend_execute_data.This.u1.type_info", 40),
-        ("zend_execute_data.prev_execute_data", 48),
-        ("sizeof zend_execute_data", 80),
-        ("zend_function.type", 0),
-        ("zend_function.common.fn_flags", 4),
-        ("zend_function.common.function_name", 8),
-        ("zend_function.common.scope", 16),
-        ("zend_op_array.opcodes", 88),
-        ("zend_op_array.last", 80),
-        ("zend_op_array.filename", 152),
-        ("zend_op_array.line_start", 160),
-        ("sizeof zend_op_array", 248),
-        ("sizeof zend_internal_function", 136),
-        ("zend_op.lineno", 24),
-        ("sizeof zend_op", 32),
-        ("zend_class_entry.name", 8),
-        ("zend_string.len", 16),
-        ("zend_string.val", 24),
-    ])
-    .expect("the table is complete")
+    layouts::layout((8, 2), false).expect("a version that is supported")
 }
 
 pub(crate) fn build() -> PhpBuild {

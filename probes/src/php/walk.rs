@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use glasspool_abi::zend::PhpBuild;
 
+use super::delegation::{Link, follow_delegation};
 use super::frames::{Defect, StackError};
 use super::offsets::{Offsets, u32_at, u64_at};
 use crate::memory::{ReadError, TargetAddr, TargetMemory};
@@ -43,14 +44,17 @@ pub(super) struct Globals {
     pub(super) vm_stack_top: u64,
 }
 
-/// One `zend_execute_data`, what matters of it. `func` is null in a placeholder: the
-/// delegating half of `yield from`, or the frame PHP 8.2 puts under a callback.
+/// One `zend_execute_data`, what matters of it. `func` is null in a placeholder: of the
+/// generators that delegate by `yield from`, which follow it here, or the frame that PHP
+/// up to 8.2 puts under a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) addr: u64,
     pub(super) opline: u64,
     pub(super) func: u64,
+    pub(super) this: u64,
     pub(super) call_info: u32,
+    /// Of a delegating generator's frame it says nothing.
     pub(super) prev: u64,
 }
 
@@ -59,6 +63,8 @@ pub(super) struct Step {
 pub(super) struct Walk {
     pub(super) globals: Globals,
     pub(super) steps: Vec<Step>,
+    /// The generators that delegate, for the frames among `steps` that no `prev` leads to.
+    links: Vec<Link>,
     /// Whether frames further out were left out for the limit.
     pub(super) cut: bool,
     /// What ended the walk before its end.
@@ -91,19 +97,50 @@ pub(super) fn walk<M: TargetMemory>(
     if globals.current != 0 {
         regions.extend(read_vm_stack(mem, &globals)?);
     }
+    walk_chain(mem, offsets, globals, globals.current, regions, max_frames)
+}
+
+/// The same from a frame that is not the current one, as a suspended fiber's.
+pub(super) fn walk_from<M: TargetMemory>(
+    mem: &M,
+    build: &PhpBuild,
+    offsets: &Offsets,
+    innermost: u64,
+    max_frames: usize,
+) -> Result<Walk, StackError> {
+    let globals = read_globals(mem, build, offsets)?;
+    walk_chain(mem, offsets, globals, innermost, Vec::new(), max_frames)
+}
+
+fn walk_chain<M: TargetMemory>(
+    mem: &M,
+    offsets: &Offsets,
+    globals: Globals,
+    innermost: u64,
+    mut regions: Vec<Region>,
+    max_frames: usize,
+) -> Result<Walk, StackError> {
     let mut walk = Walk {
         globals,
         steps: Vec::new(),
+        links: Vec::new(),
         cut: false,
         defect: None,
     };
     let mut seen = HashSet::new();
     let mut frames = 0;
-    let mut addr = globals.current;
+    let mut outer = innermost;
+    // Frames of generators that delegate to the last one, the next one last.
+    let mut delegating = Vec::new();
     // A placeholder stands between two frames at most; twice the frames is never
     // reached by a sound chain.
     let max_steps = max_frames.saturating_mul(2).saturating_add(16);
-    while addr != 0 {
+    loop {
+        let delegated: Option<u64> = delegating.pop();
+        let addr = delegated.unwrap_or(outer);
+        if addr == 0 {
+            break;
+        }
         if frames == max_frames || walk.steps.len() == max_steps {
             walk.cut = true;
             break;
@@ -124,9 +161,22 @@ pub(super) fn walk<M: TargetMemory>(
             }
             Err(whole) => return Err(whole.into()),
         };
+        let inner = walk.steps.last().map(|inner| inner.addr);
         frames += usize::from(step.func != 0);
         walk.steps.push(step);
-        addr = step.prev;
+        if delegated.is_some() {
+            continue;
+        }
+        outer = step.prev;
+        if let (0, Some(generator), Some(inner)) = (step.func, &offsets.generator, inner) {
+            match follow_delegation(mem, generator, &step, inner, max_steps, &mut walk.links)? {
+                Ok(frames) => delegating = frames,
+                Err(defect) => {
+                    walk.defect = Some(defect);
+                    break;
+                }
+            }
+        }
     }
     Ok(walk)
 }
@@ -150,6 +200,16 @@ pub(super) fn unchanged<M: TargetMemory>(
     for step in &walk.steps {
         match read_step(mem, offsets, &mut regions, step.addr) {
             Ok(now) if now == *step => {}
+            Ok(_) | Err(ReadError::Fault { .. }) => return Ok(false),
+            Err(whole) => return Err(whole.into()),
+        }
+    }
+    for link in &walk.links {
+        let Some(generator) = &offsets.generator else {
+            break;
+        };
+        match Link::read(mem, generator, link.generator) {
+            Ok(now) if now == *link => {}
             Ok(_) | Err(ReadError::Fault { .. }) => return Ok(false),
             Err(whole) => return Err(whole.into()),
         }
@@ -255,6 +315,12 @@ impl Walk {
         self.defect.is_none() && (self.cut || self.steps.last().is_some_and(started))
     }
 
+    /// The call flags of the frame at `addr`.
+    pub(super) fn call_info(&self, addr: u64) -> u32 {
+        let step = self.steps.iter().find(|step| step.addr == addr);
+        step.map_or(0, |step| step.call_info)
+    }
+
     /// Drops the inner frames up to the last one that `other` does not have just so.
     pub(super) fn keep_common(&mut self, other: &Walk) {
         let theirs: HashMap<u64, &Step> = other.steps.iter().map(|step| (step.addr, step)).collect();
@@ -276,6 +342,7 @@ impl Step {
             addr,
             opline: u64_at(bytes, offsets.opline)?,
             func: u64_at(bytes, offsets.func)?,
+            this: u64_at(bytes, offsets.this)?,
             call_info: u32_at(bytes, offsets.call_info)?,
             prev: u64_at(bytes, offsets.prev)?,
         })
