@@ -17,7 +17,7 @@ use glasspool_abi::zend::PhpBuild;
 use glasspool_abi::{Pid, WorkerId};
 use glasspool_otel::slow::SlowEvent;
 use glasspool_probes::sample::{Options, SampleError, Stop, Target, sample};
-use glasspool_probes::{Frame, Sample};
+use glasspool_probes::{Arguments, Frame, Sample};
 use jiff::Zoned;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
@@ -217,6 +217,8 @@ fn take(order: &Order) -> Result<Sample, NoSample> {
     let options = Options {
         max_frames,
         stop: order.rules.stop,
+        // Neither the slow log nor an event shows them, and they make each look longer.
+        arguments: Arguments::Off,
         ..Options::default()
     };
     sample(&target, &options).map_err(|e| match e {
