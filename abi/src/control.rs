@@ -1,31 +1,15 @@
-//! Messages between the supervisor and its engines and observer, over
-//! `SOCK_SEQPACKET` sockets, with file descriptors where a message needs some.
-//!
-//! One packet is one message in postcard's encoding. Packets are bounded by
-//! [`MAX_MESSAGE_BYTES`] and carry at most [`MAX_FDS`] descriptors; what each message
-//! expects is said beside it. Workers hold no end of these sockets while they run
-//! the application.
+//! Messages between the supervisor and its engines and observer. They travel over a
+//! [`Channel`], with file descriptors where a message needs some: which, is said beside
+//! it. Workers hold no end of these sockets while they run the application.
 
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use crate::channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE_BYTES};
 use crate::trace::Sampler;
 use crate::zend::PhpBuild;
 use crate::{EngineId, Pid, PoolId, WorkerId};
-
-/// Longest message in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
-/// Most descriptors in one message.
-pub const MAX_FDS: usize = 4;
 
 /// What the supervisor tells an engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -235,8 +219,9 @@ pub enum FromEngine {
         /// Why.
         reason: String,
     },
-    /// From the worker itself: about to serve. Descriptor: its `/proc/self/mem`,
-    /// opened before it dropped its privileges; none if that was not possible.
+    /// From the worker itself: about to serve. Descriptors: its `/proc/self/mem`, then
+    /// its `/proc/self/syscall`, opened before it dropped its privileges; only the first
+    /// or none if that was not possible.
     WorkerReady {
         /// Its number.
         worker: WorkerId,
@@ -347,8 +332,8 @@ pub enum ToObserver {
         /// What it hosts.
         php: Box<PhpBuild>,
     },
-    /// A worker serves. Descriptors: its slot; its pidfd; its `/proc/PID/mem` if it
-    /// could hand it over.
+    /// A worker serves. Descriptors: its slot; its pidfd; its `/proc/PID/mem` and then
+    /// its `/proc/PID/syscall`, as far as it could hand them over.
     WorkerStarted(WorkerView),
     /// A worker is gone and reaped: the last message about it.
     WorkerGone {
@@ -358,6 +343,21 @@ pub enum ToObserver {
         ended: Ended,
         /// When it was seen, `CLOCK_MONOTONIC`, nanoseconds.
         mono_ns: u64,
+    },
+    /// Look into this worker at once, because it is about to be killed. Answered with
+    /// [`FromObserver::Looked`]; nobody waits for the answer longer than
+    /// [`LAST_LOOK_PATIENCE`].
+    LastLook {
+        /// Its number.
+        worker: WorkerId,
+        /// Why it will be killed.
+        doom: Doom,
+    },
+    /// All workers of the pool are busy and there may be no more of them: take all
+    /// stacks once.
+    Saturated {
+        /// Which pool.
+        pool: PoolId,
     },
     /// A pool that no worker serves any more and none will: the last message about it.
     PoolGone {
@@ -390,6 +390,8 @@ pub struct ObserverStart {
     pub otel_file: Vec<(String, String)>,
     /// Longest queue of unsent telemetry, bytes.
     pub queue_bytes: u64,
+    /// What looks into all workers together may cost.
+    pub budget: LookBudget,
     /// Whether standard output is a terminal with colours.
     pub colour: bool,
 }
@@ -405,9 +407,55 @@ pub struct PoolView {
     pub slow_after: Option<Duration>,
     /// Frames at most in a backtrace.
     pub slow_depth: u32,
-    /// Whether a running worker may be stopped when reading it unstopped fails.
-    pub slow_stop: bool,
+    /// Looks into one request at most: at 1, 2, 4 … times `slow_after`.
+    pub slow_samples: u32,
+    /// Whether a running worker may be stopped for a look.
+    pub slow_stop: SlowStop,
 }
+
+/// Whether a worker may be stopped for a look. One that is blocked in a system call
+/// never is: that would make timed socket calls fail with EINTR (signal(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SlowStop {
+    /// When reading it unstopped gave nothing consistent.
+    #[default]
+    IfNeeded,
+    /// Never; a stack that cannot be read unstopped is told in part.
+    Never,
+    /// Whenever it runs: each line is exact.
+    Always,
+}
+
+/// What looks into all workers together may cost; those above are skipped and counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookBudget {
+    /// Looks per second.
+    pub samples_per_second: u32,
+    /// Time per second for which workers are stopped, all together.
+    pub stop_per_second: Duration,
+}
+
+/// Why a worker is about to be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Doom {
+    /// Its request has run longer than `request_terminate_timeout`.
+    Timeout,
+    /// Its generation is over, or the supervisor finishes, and its request has had its
+    /// time (`process_control_timeout`).
+    Drain,
+    /// The supervisor terminates at once.
+    Stop,
+    /// It did not heed a signal to end.
+    Deaf,
+}
+
+/// How long a kill waits for [`FromObserver::Looked`] at most: 50 times what a look
+/// takes, and nothing that an operator notices.
+pub const LAST_LOOK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a worker that crashes waits for the observer's look at most, before it dies
+/// by the signal that it got.
+pub const CRASH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the observer has to know of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -455,223 +503,17 @@ pub enum FromObserver {
         /// Of this worker.
         worker: WorkerId,
     },
+    /// It has looked into this worker, for [`ToObserver::LastLook`] or because its slot
+    /// says that it crashes, or will not: nobody has to wait any longer.
+    Looked {
+        /// Its number.
+        worker: WorkerId,
+        /// It waits in its crash handler: SIGCONT lets it die at once.
+        crashed: bool,
+    },
     /// It cannot start.
     Failed {
         /// Why.
         reason: String,
     },
-}
-
-/// Why a message could not be sent or received.
-#[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
-    /// The other side is gone.
-    #[error("the other side closed the control socket")]
-    Closed,
-    /// Nothing to receive, or no room to send, right now.
-    #[error("the control socket is not ready")]
-    WouldBlock,
-    /// A system call failed.
-    #[error("cannot {call} on the control socket: {source}")]
-    Os {
-        /// The call.
-        call: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The packet is not a message of this type.
-    #[error("a packet of {bytes} bytes on the control socket is not a message: {reason}")]
-    NotAMessage {
-        /// Its length.
-        bytes: usize,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// One end of a control socket.
-#[derive(Debug)]
-pub struct Channel(OwnedFd);
-
-impl Channel {
-    /// Two connected ends, both close-on-exec; blocking until set otherwise.
-    pub fn pair() -> io::Result<(Channel, Channel)> {
-        let (a, b) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        Ok((Channel(a), Channel(b)))
-    }
-
-    /// Makes [`Channel::send`] and [`Channel::receive`] return
-    /// [`ChannelError::WouldBlock`] rather than wait.
-    pub fn set_nonblocking(&self) -> io::Result<()> {
-        Ok(rustix::io::ioctl_fionbio(&self.0, true)?)
-    }
-
-    /// Sends one message with its descriptors.
-    pub fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
-        self.send_with(message, fds, SendFlags::empty())
-    }
-
-    /// The same without ever waiting, whatever others who hold this socket have set.
-    pub fn send_now<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
-        self.send_with(message, fds, SendFlags::DONTWAIT)
-    }
-
-    fn send_with<M: Serialize>(
-        &self,
-        message: &M,
-        fds: &[BorrowedFd<'_>],
-        flags: SendFlags,
-    ) -> Result<(), ChannelError> {
-        let not_a_message = |bytes, reason| ChannelError::NotAMessage { bytes, reason };
-        let bytes = postcard::to_stdvec(message).map_err(|e| not_a_message(0, e.to_string()))?;
-        if bytes.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
-            return Err(not_a_message(
-                bytes.len(),
-                format!("longer than {MAX_MESSAGE_BYTES} bytes"),
-            ));
-        }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        let sent = rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(
-                &self.0,
-                &[io::IoSlice::new(&bytes)],
-                &mut ancillary,
-                flags | SendFlags::NOSIGNAL,
-            )
-        });
-        match sent {
-            Ok(_) => Ok(()),
-            Err(e) => Err(os_error("sendmsg", e)),
-        }
-    }
-
-    /// Receives one message with its descriptors, all close-on-exec.
-    pub fn receive<M: DeserializeOwned>(&self) -> Result<(M, Vec<OwnedFd>), ChannelError> {
-        let (message, fds) = self.receive_suspicious(MAX_MESSAGE_BYTES)?;
-        Ok((message?, fds))
-    }
-
-    /// The same for a side that is not trusted: a message of at most so many bytes, and
-    /// also the descriptors of one that is not understood, because closing a file may
-    /// block and whoever receives it decides where.
-    pub fn receive_suspicious<M: DeserializeOwned>(
-        &self,
-        most_bytes: usize,
-    ) -> Result<(Result<M, ChannelError>, Vec<OwnedFd>), ChannelError> {
-        let mut bytes = vec![0; most_bytes];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            let mut parts = [io::IoSliceMut::new(&mut bytes)];
-            rustix::net::recvmsg(&self.0, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-        })
-        .map_err(|e| os_error("recvmsg", e))?;
-        let mut fds = Vec::new();
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        if received.bytes == 0 && fds.is_empty() {
-            return Err(ChannelError::Closed);
-        }
-        let not_a_message = |reason| ChannelError::NotAMessage {
-            bytes: received.bytes,
-            reason,
-        };
-        if received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
-            return Ok((Err(not_a_message("cut by the receiver's limits".to_owned())), fds));
-        }
-        let message = postcard::from_bytes(&bytes[..received.bytes]);
-        Ok((message.map_err(|e| not_a_message(e.to_string())), fds))
-    }
-}
-
-fn os_error(call: &'static str, errno: rustix::io::Errno) -> ChannelError {
-    use rustix::io::Errno;
-    match errno {
-        Errno::AGAIN => ChannelError::WouldBlock,
-        Errno::PIPE | Errno::CONNRESET => ChannelError::Closed,
-        _ => ChannelError::Os {
-            call,
-            source: errno.into(),
-        },
-    }
-}
-
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for Channel {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.0)
-    }
-}
-
-impl From<OwnedFd> for Channel {
-    fn from(fd: OwnedFd) -> Self {
-        Channel(fd)
-    }
-}
-
-impl From<Channel> for OwnedFd {
-    fn from(channel: Channel) -> Self {
-        channel.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_arrives_with_its_descriptors() {
-        let (a, b) = Channel::pair().expect("a socket pair");
-        let file = crate::create_slot_memory(4096).expect("a memory file");
-        let sent = ToEngine::Spawn {
-            worker: WorkerId(3),
-            pool: PoolId(1),
-            slot_bytes: 4096,
-        };
-        a.send(&sent, &[file.as_fd(), file.as_fd()]).expect("sends");
-        let (received, fds): (ToEngine, _) = b.receive().expect("receives");
-        assert_eq!(received, sent);
-        assert_eq!(fds.len(), 2);
-        drop(a);
-        assert!(matches!(b.receive::<ToEngine>(), Err(ChannelError::Closed)));
-    }
-
-    #[test]
-    fn what_is_no_message_is_an_error_not_a_panic() {
-        let (a, b) = Channel::pair().expect("a socket pair");
-        rustix::net::send(&a, &[0xff; 64], SendFlags::empty()).expect("sends");
-        assert!(matches!(
-            b.receive::<ToEngine>(),
-            Err(ChannelError::NotAMessage { bytes: 64, .. })
-        ));
-        b.set_nonblocking().expect("fionbio");
-        assert!(matches!(b.receive::<ToEngine>(), Err(ChannelError::WouldBlock)));
-        let long = FromEngine::Failed {
-            reason: "x".repeat(MAX_MESSAGE_BYTES),
-        };
-        assert!(matches!(
-            a.send(&long, &[]),
-            Err(ChannelError::NotAMessage { .. })
-        ));
-    }
 }

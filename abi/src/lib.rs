@@ -9,6 +9,7 @@
 //! offset or a counter that a worker wrote without bounding it by something the
 //! supervisor said.
 
+mod channel;
 pub mod control;
 pub mod ids;
 mod mapping;
@@ -23,4 +24,4 @@ pub use mapping::{MapError, create_slot_memory};
 
 /// Version of everything in this crate that crosses a process boundary. An engine
 /// object of another version is refused at its greeting.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

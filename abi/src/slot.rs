@@ -12,6 +12,8 @@
 //! | 8 | CONTENT_LENGTH of the current (or last) request |
 //! | 9, 10, 11 | CPU time, wall time and memory peak of the last request that has ended |
 //! | 12 | highest memory peak of all requests that have ended |
+//! | 13 | number of the signal that the worker is dying of, 0 while it lives |
+//! | 14, 15 | PHP's frame and position (r14, r15; x27, x28) when that signal came |
 //! | 16 … | the begin record of the current (or last) request |
 //! | 1024 … | the ring of end records |
 //!
@@ -39,6 +41,8 @@ const LAST_CPU: usize = 9;
 const LAST_DURATION: usize = 10;
 const LAST_MEMORY: usize = 11;
 const HIGHEST_MEMORY: usize = 12;
+const CRASH_SIGNAL: usize = 13;
+const CRASH_REGISTERS: usize = 14;
 const BEGIN: usize = 16;
 const RING: usize = 1024;
 
@@ -170,9 +174,25 @@ impl SlotWriter {
         ring
     }
 
+    /// Where the crash handler writes, which can call nothing: signal, frame, position,
+    /// one word each; the signal last. Valid as long as the slot is mapped.
+    pub fn crash_words(&self) -> [&AtomicU64; 3] {
+        [CRASH_SIGNAL, CRASH_REGISTERS, CRASH_REGISTERS + 1].map(|index| self.word(index))
+    }
+
     fn ring(&self) -> Ring<'_> {
         ring_of(&self.words, self.ring_words)
     }
+}
+
+/// What a worker's crash handler says of its death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crash {
+    /// The signal's number, 1 to 64.
+    pub signal: i32,
+    /// The registers in which PHP's VM keeps its frame and its position, as they were
+    /// when the signal came; anything at all where the VM was not running.
+    pub registers: [u64; 2],
 }
 
 /// The observer's side: read-only, and suspicious.
@@ -260,6 +280,16 @@ impl SlotReader {
             duration_ns: self.load(LAST_DURATION),
             memory_peak: self.load(LAST_MEMORY),
         }
+    }
+
+    /// The signal that the worker is dying of, if it says so. Cost: one load.
+    pub fn crash(&self) -> Option<Crash> {
+        let signal = self.words.get(CRASH_SIGNAL)?.load(Ordering::Acquire);
+        let signal = i32::try_from(signal).ok().filter(|s| (1..=64).contains(s))?;
+        Some(Crash {
+            signal,
+            registers: [CRASH_REGISTERS, CRASH_REGISTERS + 1].map(|index| self.load(index)),
+        })
     }
 
     /// The request that is under way, if any. Cost: five loads.

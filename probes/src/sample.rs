@@ -71,6 +71,8 @@ pub enum Stop {
     IfNeeded,
     /// Never.
     Never,
+    /// Whenever it runs, before any unstopped read: each line is exact.
+    Always,
 }
 
 /// What was seen.
@@ -168,7 +170,7 @@ fn look<M: TargetMemory + Sync>(
     };
     let reason = match options.stop {
         Stop::Never => Partial::Moving { tries, defect },
-        Stop::IfNeeded => match read_stopped(subject, options) {
+        Stop::IfNeeded | Stop::Always => match read_stopped(subject, options) {
             Ok(stack) => return stack.map(running),
             Err(StopError::Gone { .. }) => return Err(ReadError::Gone.into()),
             Err(refused) => {

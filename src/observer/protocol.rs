@@ -31,6 +31,7 @@ pub(super) enum Input {
         slot: OwnedFd,
         process: OwnedFd,
         memory: Option<OwnedFd>,
+        calls: Option<OwnedFd>,
     },
     /// Anything that carries no descriptor: an engine, a worker's end, the order to stop.
     Plain(ToObserver),
@@ -119,6 +120,7 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
             slot: need(&format!("the slot of worker {}", view.pid))?,
             process: need(&format!("the process of worker {}", view.pid))?,
             memory: fds.next(),
+            calls: fds.next(),
             view,
         },
         ToObserver::SlowLog { pool } => Input::SlowLog {
@@ -128,6 +130,8 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
         plain @ (ToObserver::Engine { .. }
         | ToObserver::WorkerGone { .. }
         | ToObserver::PoolGone { .. }
+        | ToObserver::LastLook { .. }
+        | ToObserver::Saturated { .. }
         | ToObserver::Stop { .. }) => Input::Plain(plain),
     })
 }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use glasspool_abi::control::Doom;
 use glasspool_abi::record::{Begin, Text};
-use glasspool_abi::slot::SlotReader;
+use glasspool_abi::slot::{Crash, SlotReader};
 use glasspool_abi::zend::PhpBuild;
 use glasspool_abi::{Pid, WorkerId};
 use glasspool_otel::slow::SlowEvent;
@@ -43,6 +44,8 @@ pub(super) struct Process {
     pub(super) pidfd: OwnedFd,
     /// Its `/proc/PID/mem`, if it could hand it over.
     pub(super) memory: Option<OwnedFd>,
+    /// Its `/proc/PID/syscall`, likewise.
+    pub(super) calls: Option<OwnedFd>,
     pub(super) php: Arc<PhpBuild>,
 }
 
@@ -56,13 +59,28 @@ pub(super) struct Rules {
     pub(super) log: Option<Arc<File>>,
 }
 
+/// Why a worker is looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Its request is past its limit; the first look is also told in the logs.
+    Slow {
+        /// Whether this is the first look at the request.
+        first: bool,
+    },
+    /// The supervisor is about to kill it.
+    Doomed(Doom),
+    /// It waits in its crash handler.
+    Crashed(Crash),
+    /// Its pool is saturated: all workers are looked at once.
+    Saturated,
+}
+
 /// Look into this request.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) worker: WorkerId,
     pub(super) number: u64,
-    /// The first look, which is also told in the logs.
-    pub(super) first: bool,
+    pub(super) why: Why,
     pub(super) slot: Arc<SlotReader>,
     pub(super) process: Arc<Process>,
     pub(super) rules: Arc<Rules>,
@@ -73,6 +91,7 @@ pub(super) struct Order {
 pub(super) struct Answer {
     pub(super) worker: WorkerId,
     pub(super) number: u64,
+    pub(super) why: Why,
     /// `None` if the request was over before the look was.
     pub(super) seen: Option<Seen>,
 }
@@ -112,12 +131,13 @@ impl Sampler {
 fn run(orders: &Receiver<Box<Order>>, answers: &mpsc::Sender<Answer>, log: &ErrorLog) {
     let mut complaints = Throttle::new(1, COMPLAINT_NS);
     while let Ok(order) = orders.recv() {
-        let (worker, number) = (order.worker, order.number);
+        let (worker, number, why) = (order.worker, order.number, order.why);
         let Some((seen, frames)) = look(&order) else {
             if answers
                 .blocking_send(Answer {
                     worker,
                     number,
+                    why,
                     seen: None,
                 })
                 .is_err()
@@ -126,7 +146,7 @@ fn run(orders: &Receiver<Box<Order>>, answers: &mpsc::Sender<Answer>, log: &Erro
             }
             continue;
         };
-        let told = order.first.then(|| {
+        let told = (why == Why::Slow { first: true }).then(|| {
             let frames = frames.as_deref();
             let Order { rules, process, .. } = &*order;
             let now = Zoned::now();
@@ -137,6 +157,7 @@ fn run(orders: &Receiver<Box<Order>>, answers: &mpsc::Sender<Answer>, log: &Erro
             .blocking_send(Answer {
                 worker,
                 number,
+                why,
                 seen: Some(seen),
             })
             .is_err()
@@ -197,6 +218,7 @@ fn take(order: &Order) -> Result<Sample, NoSample> {
         pid,
         pidfd,
         memory,
+        calls: _,
         php,
     } = &*order.process;
     let Some(memory) = memory else {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glasspool_abi::control::{Ended, PoolView, WorkerView};
+use glasspool_abi::control::{Ended, PoolView, SlowStop, WorkerView};
 use glasspool_abi::slot::{Cursor, CursorTable, SlotReader};
 use glasspool_abi::zend::PhpBuild;
 use glasspool_abi::{EngineId, MapError, PoolId, WorkerId};
@@ -105,10 +105,10 @@ impl Scoreboard {
             depth: usize::try_from(view.slow_depth)
                 .unwrap_or(MAX_FRAMES)
                 .clamp(1, MAX_FRAMES),
-            stop: if view.slow_stop {
-                Stop::IfNeeded
-            } else {
-                Stop::Never
+            stop: match view.slow_stop {
+                SlowStop::IfNeeded => Stop::IfNeeded,
+                SlowStop::Never => Stop::Never,
+                SlowStop::Always => Stop::Always,
             },
             log: slow_log.map(|log| Arc::new(File::from(log))),
         };
@@ -151,7 +151,7 @@ impl Scoreboard {
         view: &WorkerView,
         slot: &OwnedFd,
         pidfd: OwnedFd,
-        memory: Option<OwnedFd>,
+        (memory, calls): (Option<OwnedFd>, Option<OwnedFd>),
         host_name: Option<String>,
     ) -> Result<(), Unwatched> {
         let pid = view.pid.0;
@@ -183,6 +183,7 @@ impl Scoreboard {
                 pid: view.pid,
                 pidfd,
                 memory,
+                calls,
                 php: Arc::clone(php),
             }),
             requests: Requests {

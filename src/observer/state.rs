@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::drain::drain;
 use super::report::{OpenTerminal, Report};
-use super::sampler::{Answer, Order, Sampler, Seen};
+use super::sampler::{Answer, Order, Sampler, Seen, Why};
 use super::scoreboard::{Scoreboard, Worker};
 use super::slow::{self, Budget, Next};
 use super::{monotonic_ns, protocol::Input};
@@ -99,9 +99,13 @@ impl Observer {
                 slot,
                 process,
                 memory,
+                calls,
             } => {
                 let host = self.report.host_name();
-                if let Err(e) = self.board.add_worker(&view, &slot, process, memory, host) {
+                if let Err(e) = self
+                    .board
+                    .add_worker(&view, &slot, process, (memory, calls), host)
+                {
                     self.on_unwatched(&view, &e);
                 }
             }
@@ -169,7 +173,7 @@ impl Observer {
             }
             tick.records += found.records;
             let order = |order: Order| {
-                let first = order.first;
+                let first = order.why == Why::Slow { first: true };
                 let taken = sampler.as_ref().is_some_and(|sampler| sampler.order(order));
                 if taken && first && slow.len() < UNTOLD_SLOW {
                     slow.push(*id);
@@ -204,6 +208,7 @@ impl Observer {
         let Answer {
             worker: id,
             number,
+            why: _,
             seen,
         } = answer;
         let Some(worker) = self.board.workers.get_mut(&id) else {
@@ -361,7 +366,7 @@ fn watch(
     let wanted = Order {
         worker: id,
         number: progress.number,
-        first,
+        why: Why::Slow { first },
         slot: worker.slot.clone(),
         process: worker.process.clone(),
         rules: rules.clone(),

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use glasspool_abi::control::{Ended, ObserverStart, PoolView, ToObserver, WorkerView};
+use glasspool_abi::control::{Ended, LookBudget, ObserverStart, PoolView, SlowStop, ToObserver, WorkerView};
 use glasspool_abi::record::{Begin, BeginScalars, Encoder, End, EndScalars, Text};
 use glasspool_abi::slot::{CursorTable, SLOT_HEAD_BYTES, SlotWriter, Stage};
 use glasspool_abi::trace::{SpanId, TraceId};
@@ -197,7 +197,8 @@ impl Bench {
             name: "www".to_owned(),
             slow_after: Some(LIMIT),
             slow_depth: 20,
-            slow_stop: false,
+            slow_samples: 4,
+            slow_stop: SlowStop::Never,
         };
         observer.on(Input::Pool {
             view,
@@ -231,6 +232,7 @@ impl Bench {
                 .expect("a descriptor is free"),
             process,
             memory: Some(memory.into()),
+            calls: None,
         });
     }
 
@@ -283,6 +285,10 @@ pub(super) fn start() -> ObserverStart {
         // What the environment says wins.
         otel_file: vec![("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned())],
         queue_bytes: 8 << 20,
+        budget: LookBudget {
+            samples_per_second: 1000,
+            stop_per_second: Duration::from_millis(10),
+        },
         colour: false,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::ObserverStart;
+use glasspool_abi::control::{LookBudget, ObserverStart};
 use glasspool_abi::trace::Sampler;
 
 use super::engine::EngineSource;
@@ -80,6 +80,10 @@ impl Telemetry {
             otel_env,
             otel_file,
             queue_bytes: overlay.otel.queue_bytes,
+            budget: LookBudget {
+                samples_per_second: overlay.observer.samples_per_second.get(),
+                stop_per_second: overlay.observer.stop_per_second,
+            },
             colour: false,
         };
         Ok(Telemetry {

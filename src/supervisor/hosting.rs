@@ -106,7 +106,7 @@ impl Supervisor {
         delivery: Delivery<FromEngine>,
     ) {
         let is_current = self.is_current(group, id);
-        let (message, mut fds) = match delivery {
+        let (message, fds) = match delivery {
             Delivery::Message(message, fds) => (message, fds),
             Delivery::Closed(e) => return self.engine_closed(group, id, is_current, &e),
         };
@@ -126,7 +126,7 @@ impl Supervisor {
                 return self.worker_report(worker, worker::Event::SpawnFailed(reason));
             }
             FromEngine::WorkerReady { worker } if self.canaries.contains_key(&worker) => return,
-            FromEngine::WorkerReady { worker } => return self.worker_is_ready(worker, fds.pop()),
+            FromEngine::WorkerReady { worker } => return self.worker_is_ready(worker, fds),
             FromEngine::WorkerFailed { worker, reason } => {
                 return self.worker_report(worker, worker::Event::Failed(reason));
             }

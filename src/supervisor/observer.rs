@@ -250,6 +250,9 @@ impl Observer {
             Delivery::Message(FromObserver::Slow { worker }, _) => {
                 log.debug(format_args!("worker {worker} has a slow request"));
             }
+            Delivery::Message(FromObserver::Looked { worker, .. }, _) => {
+                log.debug(format_args!("worker {worker} was looked into"));
+            }
             Delivery::Message(FromObserver::Failed { reason }, _) => {
                 log.error(format_args!(
                     "the observer (pid {}) cannot start: {reason}",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use glasspool_abi::PoolId;
 use glasspool_abi::control::{
-    AccessLog, Channel, Limits, Pages, PhpSetting, PoolSpec, PoolView, Severity, ToEngine,
+    self, AccessLog, Channel, Limits, Pages, PhpSetting, PoolSpec, PoolView, Severity, ToEngine,
 };
 use glasspool_abi::slot::{SLOT_HEAD_BYTES, ring_bytes};
 use glasspool_abi::trace::Sampler;
@@ -121,7 +121,12 @@ impl LivePool {
                 name: pool.name.clone(),
                 slow_after: pool.slow_after,
                 slow_depth: pool.slow_depth.get(),
-                slow_stop: pool.slow_stop == SlowStop::IfNeeded,
+                slow_samples: pool.slow_samples.get(),
+                slow_stop: match pool.slow_stop {
+                    SlowStop::IfNeeded => control::SlowStop::IfNeeded,
+                    SlowStop::Never => control::SlowStop::Never,
+                    SlowStop::Always => control::SlowStop::Always,
+                },
             },
             slow_log,
             access_log,

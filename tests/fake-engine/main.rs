@@ -262,6 +262,19 @@ fn observer(channel: &Channel) {
                     .unwrap_or_default();
             }
             ToObserver::PoolGone { pool } => tell(format!("pool {pool} is gone")),
+            ToObserver::LastLook { worker, doom } => {
+                tell(format!("last look at worker {worker} for {doom:?}"));
+                channel
+                    .send(
+                        &FromObserver::Looked {
+                            worker,
+                            crashed: false,
+                        },
+                        &[],
+                    )
+                    .unwrap_or_default();
+            }
+            ToObserver::Saturated { pool } => tell(format!("pool {pool} is saturated")),
             ToObserver::SlowLog { pool } => tell(format!("slow log of pool {pool}")),
             ToObserver::Stop { .. } => return tell("stops".into()),
         }

@@ -38,9 +38,13 @@ pub(crate) struct Parts<'a> {
 
 /// Becomes the worker and reports so; an error says which step failed and why.
 pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admission, String> {
-    // Opened now, this descriptor stays readable for the observer whatever rights we
-    // give up below: the kernel checks at open(2), not at read(2).
+    // Opened now, the first stays readable for the observer whatever rights we give up
+    // below: the kernel checks at open(2), not at read(2). Of the second it checks the
+    // reader too, but no longer the mode of the file, which is root's from then on.
     let memory = File::open("/proc/self/mem").ok();
+    let calls = memory
+        .as_ref()
+        .and_then(|_| File::open("/proc/self/syscall").ok());
     rustix::stdio::dup2_stdout(&parts.stdout).map_err(|e| format!("dup2 of standard output: {e}"))?;
     rustix::stdio::dup2_stderr(&parts.stderr).map_err(|e| format!("dup2 of standard error: {e}"))?;
     drop((parts.stdout, parts.stderr));
@@ -73,10 +77,8 @@ pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admis
     };
     let admission = become_it().inspect_err(|reason| complain(pool, reason))?;
     let ready = FromEngine::WorkerReady { worker: parts.worker };
-    let memory = memory.as_ref().map(|m| m.as_fd());
-    control
-        .send(&ready, memory.as_slice())
-        .map_err(|e| e.to_string())?;
+    let handed: Vec<_> = [&memory, &calls].into_iter().flatten().map(AsFd::as_fd).collect();
+    control.send(&ready, &handed).map_err(|e| e.to_string())?;
     Ok(admission)
 }
 

@@ -219,7 +219,7 @@ impl Engine {
                 (FromEngine::Spawned { worker, pid: Pid(p) }, _) if worker == id => pid = Some(p),
                 (FromEngine::WorkerReady { worker }, mut fds) if worker == id => {
                     ready = true;
-                    memory = fds.pop();
+                    memory = (!fds.is_empty()).then(|| fds.swap_remove(0));
                 }
                 (FromEngine::WorkerFailed { worker, reason }, _) if worker == id => failure = Some(reason),
                 (other, _) => panic!("{other:?}"),

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::{blamed, global, manager, or, pool_fault, priority, status};
 use crate::config::directives::{Placed, RawPool, Slot, given};
-use crate::config::effective::{DEFAULT_ACCESS_FORMAT, Identity, ListenAddress, LogLevel, Notice, Pool};
+use crate::config::effective::{
+    DEFAULT_ACCESS_FORMAT, DEFAULT_SLOW_SAMPLES, Identity, ListenAddress, LogLevel, Notice, Pool,
+};
 use crate::config::error::{ConfigError, Fault, Place, PoolFault, Shown};
 use crate::config::overlay::{Overlay, Slow};
 use crate::config::{LoadRequest, listen, php_values, values};
@@ -108,6 +110,10 @@ impl<'a> Checker<'a> {
                 .and_then(|slow| slow.depth)
                 .or(common.depth)
                 .unwrap_or(slow_depth),
+            slow_samples: own_slow
+                .and_then(|slow| slow.samples)
+                .or(common.samples)
+                .unwrap_or(DEFAULT_SLOW_SAMPLES),
             slow_stop: own_slow
                 .and_then(|slow| slow.stop)
                 .or(common.stop)

@@ -10,6 +10,7 @@ mod pool;
 use std::collections::BTreeMap;
 
 pub use global::{DEFAULT_LOG_LIMIT, EmergencyRestart, Global, LogTarget, Syslog};
+pub(super) use pool::DEFAULT_SLOW_SAMPLES;
 pub use pool::{
     Backlog, DEFAULT_ACCESS_FORMAT, DEFAULT_SLOW_DEPTH, Identity, ListenAddress, MAX_SOCKET_PATH_BYTES, Mode,
     PhpValue, Pool, PoolPhp, ProcessManager, SlowStop,

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Frames of a slow request's backtrace unless configured (php-fpm's own default).
 pub const DEFAULT_SLOW_DEPTH: NonZeroU32 = NonZeroU32::new(20).expect("20 is not zero");
 
+/// Looks into one slow request unless configured: at 1, 2, 4 and 8 times the limit.
+pub(in crate::config) const DEFAULT_SLOW_SAMPLES: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
+
 /// php-fpm's own `access.format`.
 pub const DEFAULT_ACCESS_FORMAT: &str = "%R - %u %t \"%m %r\" %s";
 
@@ -52,6 +55,8 @@ pub struct Pool {
     pub slow_after: Option<Duration>,
     /// Most frames in one backtrace.
     pub slow_depth: NonZeroU32,
+    /// Looks into one request at most.
+    pub slow_samples: NonZeroU32,
     /// Whether a worker may be stopped to be read.
     pub slow_stop: SlowStop,
     /// Whether the workers' standard output and error go to the error log.
@@ -167,6 +172,7 @@ impl Pool {
             slowlog: None,
             slow_after: None,
             slow_depth: DEFAULT_SLOW_DEPTH,
+            slow_samples: DEFAULT_SLOW_SAMPLES,
             slow_stop: SlowStop::default(),
             catch_workers_output: false,
             manager: ProcessManager::Static,
@@ -257,6 +263,9 @@ pub enum SlowStop {
     /// Only when reading without stopping gave nothing consistent.
     #[default]
     IfNeeded,
-    /// Never: a stack that cannot be read unstopped is given up.
+    /// Never: a stack that cannot be read unstopped is told in part.
     Never,
+    /// Whenever it runs, so that each line is exact. One that is blocked in a system
+    /// call is not stopped even then.
+    Always,
 }

@@ -22,6 +22,13 @@ pub(super) use text::defines;
 /// Bytes of spans and logs that wait for the collector unless configured.
 pub const DEFAULT_QUEUE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Looks into slow requests per second unless configured; each takes the observer some
+/// 0.2 ms.
+const DEFAULT_SAMPLES_PER_SECOND: NonZeroU32 = NonZeroU32::new(200).unwrap();
+
+/// Time per second for which workers may be stopped unless configured: 1 % of one.
+const DEFAULT_STOP_PER_SECOND: Duration = Duration::from_millis(10);
+
 /// The checked content of `glasspool.toml`; the default is an empty file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -173,16 +180,35 @@ pub struct Slow {
     pub after: Option<Duration>,
     /// Most frames in one backtrace.
     pub depth: Option<NonZeroU32>,
+    /// Most looks into one request: at one, two, four … times `after`.
+    pub samples: Option<NonZeroU32>,
     /// Whether a worker may be stopped to be read.
     pub stop: Option<SlowStop>,
 }
 
 /// `[observer]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Observer {
     /// Name or number of the user that the observer becomes when started as root.
     pub user: Option<String>,
+    /// Most looks into slow requests per second, all workers together; what is above
+    /// is skipped and counted.
+    pub samples_per_second: NonZeroU32,
+    /// Longest time per second for which workers are stopped, all together, up to a
+    /// second.
+    #[serde(deserialize_with = "text::stop_time")]
+    pub stop_per_second: Duration,
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self {
+            user: None,
+            samples_per_second: DEFAULT_SAMPLES_PER_SECOND,
+            stop_per_second: DEFAULT_STOP_PER_SECOND,
+        }
+    }
 }
 
 /// `[pool.NAME]`.

@@ -66,6 +66,14 @@ pub(super) fn positive_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Op
     Ok(parsed)
 }
 
+pub(super) fn stop_time<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let second = Duration::from_secs(1);
+    let time = parse_duration(&text).filter(|time| *time <= second);
+    let expected = "a whole number with ms or s, up to a second, such as \"10ms\"";
+    time.ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+}
+
 pub(super) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(from)?;
     let host = text

@@ -25,6 +25,9 @@ use crate::supervisor::worker::{Action, Event, State};
 /// Why looking up a worker's pool cannot fail.
 const POOL_OUTLIVES: &str = "a pool is forgotten after its last worker";
 
+/// Descriptors of `/proc` files that a worker hands over at most.
+const MOST_HANDED: usize = 2;
+
 impl Supervisor {
     /// Asks an engine for one more worker of the pool.
     pub(in crate::supervisor) fn request(
@@ -56,14 +59,14 @@ impl Supervisor {
             slot_bytes,
         };
         self.tell_engine(group, message, vec![Arc::clone(&slot), stdout, stderr]);
-        let (memory, child, state) = (None, None, State::NEW);
+        let (handed, child, state) = (Vec::new(), None, State::NEW);
         let worker = Worker {
             state,
             pool,
             engine,
             slot,
             cursor,
-            memory,
+            handed,
             child,
             since: now,
             pipes,
@@ -79,10 +82,10 @@ impl Supervisor {
         Ok(())
     }
 
-    /// A worker's own word that it is about to serve, with its `/proc/self/mem`.
-    pub(in crate::supervisor) fn worker_is_ready(&mut self, id: WorkerId, memory: Option<OwnedFd>) {
+    /// A worker's own word that it is about to serve, with what it hands over of `/proc`.
+    pub(in crate::supervisor) fn worker_is_ready(&mut self, id: WorkerId, handed: Vec<OwnedFd>) {
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.memory = memory.map(Arc::new);
+            worker.handed = handed.into_iter().map(Arc::new).take(MOST_HANDED).collect();
         }
         self.worker_event(id, Event::Ready);
     }

@@ -23,8 +23,8 @@ pub(in crate::supervisor) struct Worker {
     pub(super) engine: EngineId,
     pub(super) slot: Arc<OwnedFd>,
     pub(super) cursor: u64,
-    /// Its `/proc/PID/mem`, if it could hand it over.
-    pub(super) memory: Option<Arc<OwnedFd>>,
+    /// What `ToObserver::WorkerStarted` carries of its `/proc` files.
+    pub(super) handed: Vec<Arc<OwnedFd>>,
     pub(super) child: Option<Child>,
     /// Since it was asked for; then since it was seen to exist.
     pub(super) since: Instant,
@@ -139,7 +139,7 @@ impl Worker {
     ) -> Option<(WorkerView, Vec<Arc<OwnedFd>>)> {
         let child = self.child.as_ref()?;
         let mut fds = vec![Arc::clone(&self.slot), Arc::clone(&child.pidfd)];
-        fds.extend(self.memory.clone());
+        fds.extend(self.handed.iter().cloned());
         let view = WorkerView {
             worker: id,
             pid,
