@@ -43,6 +43,7 @@ fn main() {
         "request",
         "settings",
         "fork",
+        "crash",
     ] {
         build.file(format!("shim/{file}.c"));
     }

@@ -109,6 +109,13 @@ void gp_php_after_fork(void);
 bool gp_php_set_ini(const char *name, size_t name_length, const char *value, size_t value_length, bool admin);
 /* Forks a worker; 0 in the worker, its pid in the engine, -1 with errno. */
 int gp_fork(void);
+/* In a worker, once it is complete: before it dies of SIGSEGV, SIGBUS, SIGABRT, SIGILL
+ * or SIGFPE it stores its two VM registers in words[1] and words[2] and the signal in
+ * words[0], rings the doorbell, and waits for SIGCONT, so long at most. The words and
+ * the descriptor must stay until the process ends. *handled has a bit (1 << signal) for
+ * each that something else handles already: that is left alone. False, with errno, if
+ * there is no memory for a stack to do this on. */
+bool gp_catch_crashes(uint64_t *const words[3], int doorbell, int patience_ms, uint64_t *handled);
 void gp_php_request(const gp_request *request, gp_outcome *outcome);
 /* In an engine that will not fork: prints what php-fpm prints when asked so, closes
  * the descriptor, and says whether all went well. */

@@ -6,11 +6,14 @@
 mod leaves;
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::{null, null_mut};
 use std::slice;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use glasspool_abi::control::About;
 use glasspool_abi::zend::{Layout, MissingOffset, PhpBuild};
@@ -121,6 +124,12 @@ unsafe extern "C" {
     safe fn gp_fork() -> c_int;
     fn gp_php_exists(path: *const c_char) -> bool;
     fn gp_php_about(what: c_int, fd: c_int) -> bool;
+    fn gp_catch_crashes(
+        words: *const *mut u64,
+        doorbell: c_int,
+        patience_ms: c_int,
+        handled: *mut u64,
+    ) -> bool;
 }
 
 // === what the rest of the crate uses ===
@@ -216,11 +225,11 @@ pub(crate) enum Forked {
 }
 
 /// Forks a worker that becomes the supervisor's child.
-pub(crate) fn fork_worker() -> Result<Forked, std::io::Error> {
+pub(crate) fn fork_worker() -> io::Result<Forked> {
     match gp_fork() {
         0 => Ok(Forked::Worker),
         pid if pid > 0 => Ok(Forked::Engine(pid)),
-        _ => Err(std::io::Error::last_os_error()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -352,6 +361,26 @@ pub(crate) fn on_signal(signal: c_int, handler: extern "C" fn(c_int)) {
 pub(crate) fn reset_signal(signal: c_int, ignore: bool) {
     // SAFETY: SIG_IGN and SIG_DFL are valid dispositions.
     unsafe { libc::signal(signal, if ignore { libc::SIG_IGN } else { libc::SIG_DFL }) };
+}
+
+/// Has a deadly signal say so in these words, see `shim/crash.c`; gives the numbers of
+/// those that something else handles already. Call it once, in a worker.
+pub(crate) fn catch_crashes(
+    words: [&'static AtomicU64; 3],
+    doorbell: OwnedFd,
+    patience: Duration,
+) -> io::Result<Vec<c_int>> {
+    let words = words.map(AtomicU64::as_ptr);
+    let patience = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
+    let mut handled = 0;
+    // SAFETY: three words that live for ever and that the handler stores to as atomics;
+    // it owns the descriptor from now on.
+    let caught =
+        unsafe { gp_catch_crashes(words.as_ptr(), doorbell.into_raw_fd(), patience, &raw mut handled) };
+    if !caught {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((0..64).filter(|signal| handled >> signal & 1 == 1).collect())
 }
 
 /// A parameter's text, with the NUL behind it, that the exchange gave the place of.

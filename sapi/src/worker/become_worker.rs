@@ -17,7 +17,7 @@ use super::access_log::{AccessLog, Fixed};
 use super::admission::Admission;
 use super::exchange::{self, Exchange};
 use super::log::{self, here};
-use super::{pages, rights, signals, time_zone};
+use super::{crash, pages, rights, signals, time_zone};
 use crate::ffi;
 
 /// What a worker is made from.
@@ -73,6 +73,7 @@ pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admis
             .map_err(|e| format!("dup of the doorbell: {e}"))?;
         exchange::install(Exchange::new(slot, doorbell, access_log));
         follow_supervisor(parts.supervisor)?;
+        crash::watch(&pool.name, &parts.slot, parts.doorbell);
         Ok(admission)
     };
     let admission = become_it().inspect_err(|reason| complain(pool, reason))?;

@@ -1,6 +1,6 @@
 //! PROCESS: the worker. Forked by the engine, it becomes what its pool asks
 //! ([`become_worker`]), then accepts connections and serves one request at a time
-//! ([`serve`]).
+//! ([`serve`]). How it dies of a signal is in `crash`.
 //!
 //! What can be decided without PHP is in modules that need none: `script` (path
 //! fix-ups), `head` (status lines), `recorder` (the slot), `connection`, `admission`
@@ -15,6 +15,8 @@ pub(crate) mod become_worker;
 mod clock;
 #[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
 mod connection;
+#[cfg(not(test))]
+mod crash;
 #[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
 pub(crate) mod exchange;
 mod head;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
 use glasspool_abi::control::{AccessLog, PoolSpec, Severity, ToEngine};
@@ -70,8 +70,16 @@ fn access_log_lines_are_those_of_php_fpm() {
             stock.request(request, b"").ended
         );
     }
+    let log = engine.folder.path().join("stock-access.log");
+    let theirs = || std::fs::read_to_string(&log).unwrap();
+    // The last answers leave before their lines are written.
+    let until = Instant::now() + Duration::from_secs(20);
+    let all = |log: String| log.lines().count() >= requests.len();
+    while !(all(theirs()) && all(engine.access_log())) && Instant::now() < until {
+        std::thread::yield_now();
+    }
     drop(stock);
-    let theirs = std::fs::read_to_string(engine.folder.path().join("stock-access.log")).unwrap();
+    let theirs = theirs();
     assert_eq!(engine.access_log(), theirs);
     assert_eq!(theirs.lines().count(), requests.len());
 }

@@ -1,5 +1,6 @@
 //! The engine and its workers inside a real PHP executable, without the supervisor.
 
+mod crash;
 mod harness;
 mod logs;
 mod pages;

@@ -534,7 +534,9 @@ fn workers_are_children_of_the_supervisor_and_hand_over_their_memory() {
     let target = glasspool_probes::Target {
         pid: glasspool_abi::Pid(worker.pid),
         mem: worker.memory.as_ref().expect("handed over").as_fd(),
+        calls: None,
         build: &engine.build,
+        saved_registers: None,
     };
     let options = glasspool_probes::Options {
         stop: glasspool_probes::Stop::Never,
