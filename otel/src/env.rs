@@ -102,11 +102,16 @@ impl<'a> Env<'a> {
         parsed
     }
 
-    /// A number of milliseconds; 0 is the longest that is allowed, one hour.
+    /// A time limit in milliseconds; 0 is the longest that is allowed, one hour.
     pub(crate) fn millis(&self, name: &str) -> Option<Duration> {
+        let limit = self.delay(name)?;
+        Some(if limit.is_zero() { LONGEST } else { limit })
+    }
+
+    /// A wait in milliseconds, at most one hour; 0 is none.
+    pub(crate) fn delay(&self, name: &str) -> Option<Duration> {
         let value = self.text(name)?;
         match value.parse::<u64>() {
-            Ok(0) => Some(LONGEST),
             Ok(millis) => Some(Duration::from_millis(millis).min(LONGEST)),
             Err(_) => {
                 self.warn(
@@ -200,6 +205,7 @@ mod tests {
         assert_eq!(env.millis("B"), None);
         assert_eq!(env.millis("C"), None);
         assert_eq!(env.millis("D"), Some(LONGEST));
+        assert_eq!(env.delay("D"), Some(Duration::ZERO));
         assert_eq!(env.millis("E"), None);
         assert_eq!(env.into_warnings().len(), 4);
     }

@@ -32,6 +32,10 @@ pub mod name {
     pub const CODE_FILE_PATH: &str = "code.file.path";
     pub const CODE_LINE_NUMBER: &str = "code.line.number";
     pub const CODE_STACKTRACE: &str = "code.stacktrace";
+    pub const FILE_PATH: &str = "file.path";
+    pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+    pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+    pub const NETWORK_TRANSPORT: &str = "network.transport";
     pub const EXCEPTION_TYPE: &str = "exception.type";
     pub const EXCEPTION_MESSAGE: &str = "exception.message";
     pub const EXCEPTION_STACKTRACE: &str = "exception.stacktrace";
@@ -54,8 +58,14 @@ pub mod name {
     pub const PHP_POST_RESPONSE_DURATION: &str = "php.request.post_response_duration";
     /// The client went away before the response was complete.
     pub const PHP_REQUEST_ABORTED: &str = "php.request.aborted";
-    /// Number of samples taken because the request was slow.
+    /// Number of samples taken because the request was slow, or before it was killed.
     pub const PHP_SLOW_SAMPLES: &str = "php.request.slow_samples";
+    /// Innermost function and line of these samples, each with its share of them.
+    pub const PHP_SLOW_TOP_FRAMES: &str = "php.request.slow_top_frames";
+    /// What was waited for in these samples, in kinds, each with its share of them.
+    pub const PHP_SLOW_WAITS: &str = "php.request.slow_waits";
+    /// Samples that were due and not taken.
+    pub const PHP_SLOW_SKIPPED: &str = "php.request.slow_skipped";
     /// Age of the request when the sample was taken, seconds.
     pub const PHP_REQUEST_ELAPSED: &str = "php.request.elapsed";
     /// How the sample was taken.
@@ -64,11 +74,38 @@ pub mod name {
     pub const PHP_SAMPLE_COST: &str = "php.sample.cost";
     /// Whether `code.line.number` is exact or the last known one.
     pub const PHP_LINE_EXACT: &str = "php.line.exact";
-    /// What the worker waited for.
+    /// What the sample does not show, and what would help.
+    pub const PHP_SAMPLE_MISSING: &str = "php.sample.missing";
+    /// What the worker waited for: system call, descriptor, and what that leads to.
+    // The names that belong to it have no dot: an attribute may not be the beginning of
+    // another's name (naming.md of the conventions).
     pub const PHP_WAIT: &str = "php.wait";
+    /// The kind of wait: `network`, `pipe`, `file`, `lock`, `sleep`, `child`, `memory`, `other`.
+    pub const PHP_WAIT_CLASS: &str = "php.wait_class";
+    /// How long the worker had waited when the sample was taken, seconds.
+    pub const PHP_WAIT_ELAPSED: &str = "php.wait_elapsed";
+    /// The system call that it waited in.
+    pub const PHP_WAIT_SYSCALL: &str = "php.wait_syscall";
+    /// The C functions of PHP and its extensions, one per line, innermost first.
+    pub const PHP_NATIVE_STACKTRACE: &str = "php.native_stacktrace";
+    /// Why the supervisor killed the worker.
+    pub const PHP_TERMINATION_REASON: &str = "php.termination.reason";
 
+    /// Workers of a full pool that were busy.
+    pub const PHP_SATURATION_BUSY: &str = "php.saturation.busy";
+    /// All workers of that pool.
+    pub const PHP_SATURATION_WORKERS: &str = "php.saturation.workers";
+    /// What they did, one text for those that did the same, the largest group first.
+    pub const PHP_SATURATION_GROUPS: &str = "php.saturation.groups";
+
+    /// Event: all workers of a pool were busy, and there may be no more of them.
+    pub const EVENT_SATURATED: &str = "php.pool.saturated";
     /// Event: a request was still running past its slow limit.
     pub const EVENT_SLOW: &str = "php.request.slow";
+    /// Event: what a request did when its worker was about to be killed.
+    pub const EVENT_TERMINATED: &str = "php.request.terminated";
+    /// Event: what a request did when its worker crashed.
+    pub const EVENT_CRASHED: &str = "php.request.crashed";
     /// Event: PHP ended the request with a fatal error.
     pub const EVENT_EXCEPTION: &str = "exception";
 }

@@ -1,4 +1,5 @@
-//! The sample of a slow request as a span event and as a log record, same attributes.
+//! The sample of a slow, killed or crashed request as a span event and as a log record,
+//! same attributes.
 //!
 //! Who takes samples and when is not this room's business; it is given finished text.
 
@@ -24,9 +25,11 @@ use crate::{
 /// (`max_attribute_bytes`), and we would rather cut between frames.
 pub const MAX_STACKTRACE_BYTES: usize = 2048;
 
-/// One sample of a request that was still running past its limit.
-#[derive(Debug, Clone, PartialEq)]
+/// One sample of a request that was still running past its limit, or was at its end.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SlowEvent {
+    /// Why it was taken.
+    pub cause: Cause,
     /// Wall clock when the sample was taken, nanoseconds since the epoch.
     pub time_unix_ns: u64,
     /// Age of the request then.
@@ -43,27 +46,93 @@ pub struct SlowEvent {
     pub line_exact: bool,
     /// How the sample was taken.
     pub how: String,
-    /// What the worker waited for, if it waited.
+    /// What the worker waited for, if it waited: the same words as long as it is the same wait.
     pub wait: Option<String>,
+    /// What else is known of that wait.
+    pub waiting: Waiting,
+    /// C functions, one per line, innermost first; empty if unknown.
+    pub native_stacktrace: String,
+    /// What could not be found out, and what would help. One line.
+    pub missing: Option<String>,
     /// What the sample cost the worker.
     pub cost: Duration,
+    /// Samples of the request that were due since the one before and were not taken,
+    /// because the budget for looks was used up.
+    pub skipped: u32,
+}
+
+/// Why a sample was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Cause {
+    /// The request took too long.
+    #[default]
+    Slow,
+    /// Its worker was about to be killed, for this reason.
+    Terminated(String),
+    /// Its worker crashed by this signal, named as in `SIGSEGV`.
+    Crashed(String),
+}
+
+/// Facts about a wait. All of them unknown if the worker did not wait.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// In words that are the same for every worker that waits for the same: without the
+    /// numbers of its own descriptors.
+    pub alike: Option<String>,
+    /// Its kind, a short word.
+    pub class: Option<&'static str>,
+    /// How long it had lasted when the sample was taken.
+    pub so_far: Option<Duration>,
+    /// The system call.
+    pub syscall: Option<String>,
+    /// Who was waited for.
+    pub peer: Option<Peer>,
+    /// The file that was waited for.
+    pub file: Option<String>,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Peer {
+    /// An IP address, or the name of a unix socket.
+    pub address: String,
+    /// Its port, of an IP address.
+    pub port: Option<u16>,
+    /// `tcp`, `udp` or `unix`.
+    pub transport: Option<String>,
+}
+
+impl Cause {
+    /// The event's name.
+    pub fn event_name(&self) -> &'static str {
+        match self {
+            Cause::Slow => name::EVENT_SLOW,
+            Cause::Terminated(_) => name::EVENT_TERMINATED,
+            Cause::Crashed(_) => name::EVENT_CRASHED,
+        }
+    }
 }
 
 impl SlowEvent {
     /// The event for the request's span.
     pub fn to_span_event(&self) -> Event {
-        Event::new(name::EVENT_SLOW, time(self.time_unix_ns), self.attributes(), 0)
+        let name = self.cause.event_name();
+        Event::new(name, time(self.time_unix_ns), self.attributes(), 0)
     }
 
     /// The same as a log record with the request's trace context and its main
     /// attributes, for sending while the request still runs.
     pub fn to_log_record(&self, begin: &Begin, facts: &Facts, conventions: &Conventions) -> SdkLogRecord {
-        let mut record = LOGGER.create_log_record();
-        record.set_event_name(name::EVENT_SLOW);
+        let mut record = new_record();
+        record.set_event_name(self.cause.event_name());
         record.set_timestamp(time(self.time_unix_ns));
         record.set_observed_timestamp(time(self.time_unix_ns));
-        record.set_severity_number(Severity::Warn);
-        record.set_severity_text("WARN");
+        let (severity, word) = match self.cause {
+            Cause::Slow | Cause::Terminated(_) => (Severity::Warn, "WARN"),
+            Cause::Crashed(_) => (Severity::Error, "ERROR"),
+        };
+        record.set_severity_number(severity);
+        record.set_severity_text(word);
         record.set_body(AnyValue::from(self.sentence(begin)));
         record.set_trace_context(sdk_trace_id(begin), sdk_span_id(begin), Some(flags(begin)));
         for attribute in self
@@ -90,15 +159,38 @@ impl SlowEvent {
         text(name::CODE_FUNCTION_NAME, &self.function);
         text(name::CODE_FILE_PATH, &self.file);
         text(name::PHP_WAIT, &self.wait);
+        text(name::PHP_WAIT_SYSCALL, &self.waiting.syscall);
+        text(name::FILE_PATH, &self.waiting.file);
+        text(name::PHP_SAMPLE_MISSING, &self.missing);
+        if let Some(peer) = &self.waiting.peer {
+            text(name::NETWORK_PEER_ADDRESS, &Some(peer.address.clone()));
+            text(name::NETWORK_TRANSPORT, &peer.transport);
+        }
+        match &self.cause {
+            Cause::Slow => {}
+            Cause::Terminated(reason) => text(name::PHP_TERMINATION_REASON, &Some(reason.clone())),
+            Cause::Crashed(signal) => text(name::PHP_WORKER_EXIT_SIGNAL, &Some(signal.clone())),
+        }
+        if let Some(port) = self.waiting.peer.as_ref().and_then(|peer| peer.port) {
+            attributes.push(KeyValue::new(name::NETWORK_PEER_PORT, i64::from(port)));
+        }
+        if let Some(class) = self.waiting.class {
+            attributes.push(KeyValue::new(name::PHP_WAIT_CLASS, class));
+        }
+        if let Some(so_far) = self.waiting.so_far {
+            attributes.push(KeyValue::new(name::PHP_WAIT_ELAPSED, so_far.as_secs_f64()));
+        }
         if let Some(line) = self.line {
             attributes.push(KeyValue::new(name::CODE_LINE_NUMBER, i64::from(line)));
             attributes.push(KeyValue::new(name::PHP_LINE_EXACT, self.line_exact));
         }
-        if !self.stacktrace.is_empty() {
-            attributes.push(KeyValue::new(
-                name::CODE_STACKTRACE,
-                cut_stacktrace(&self.stacktrace),
-            ));
+        for (key, stack) in [
+            (name::CODE_STACKTRACE, &self.stacktrace),
+            (name::PHP_NATIVE_STACKTRACE, &self.native_stacktrace),
+        ] {
+            if !stack.is_empty() {
+                attributes.push(KeyValue::new(key, cut_stacktrace(stack)));
+            }
         }
         attributes
     }
@@ -107,10 +199,12 @@ impl SlowEvent {
     fn sentence(&self, begin: &Begin) -> String {
         let method = begin.texts.text(Text::Method).unwrap_or("request".into());
         let path = begin.texts.text(Text::Path).unwrap_or_default();
-        let mut sentence = format!(
-            "{method} {path} still running after {:.1} s",
-            self.elapsed.as_secs_f64()
-        );
+        let age = format!("{:.1} s", self.elapsed.as_secs_f64());
+        let mut sentence = match &self.cause {
+            Cause::Slow => format!("{method} {path} still running after {age}"),
+            Cause::Terminated(reason) => format!("{method} {path} is killed after {age} ({reason})"),
+            Cause::Crashed(signal) => format!("{method} {path} crashed with {signal} after {age}"),
+        };
         if let Some(function) = &self.function {
             sentence += &format!(", in {function}");
         }
@@ -122,6 +216,9 @@ impl SlowEvent {
         if let Some(wait) = &self.wait {
             sentence += &format!(", waiting: {wait}");
         }
+        if let Some(so_far) = self.waiting.so_far {
+            sentence += &format!(", {:.1} s so far", so_far.as_secs_f64());
+        }
         sentence.replace(['\n', '\r'], " ")
     }
 }
@@ -130,6 +227,11 @@ impl SlowEvent {
 /// processors: nothing is ever emitted through it.
 static LOGGER: LazyLock<SdkLogger> =
     LazyLock::new(|| SdkLoggerProvider::builder().build().logger("glasspool"));
+
+/// A log record to fill.
+pub(crate) fn new_record() -> SdkLogRecord {
+    LOGGER.create_log_record()
+}
 
 pub(crate) fn time(unix_ns: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(unix_ns)
@@ -147,7 +249,7 @@ fn any_value(value: opentelemetry::Value) -> AnyValue {
 
 /// Keeps whole frames (lines) from the top within [`MAX_STACKTRACE_BYTES`] and says how
 /// many are missing. A first frame that is too long by itself is cut inside.
-fn cut_stacktrace(stacktrace: &str) -> String {
+pub(crate) fn cut_stacktrace(stacktrace: &str) -> String {
     /// Room for `… 4294967295 more` and its line break.
     const NOTE_BYTES: usize = 24;
     if stacktrace.len() <= MAX_STACKTRACE_BYTES {
@@ -171,79 +273,5 @@ fn cut_stacktrace(stacktrace: &str) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::span::tests::{begin, facts};
-
-    pub(crate) fn slow() -> SlowEvent {
-        SlowEvent {
-            time_unix_ns: 1_700_000_001_500_000_001,
-            elapsed: Duration::from_millis(1500),
-            stacktrace: "#0 sleep()\n#1 /srv/a.php(3): wait()\n#2 {main}".into(),
-            function: Some("sleep".into()),
-            file: Some("/srv/a.php".into()),
-            line: Some(3),
-            line_exact: true,
-            how: "mem-fd".into(),
-            wait: Some("sleep 1.4 s".into()),
-            cost: Duration::from_micros(20),
-        }
-    }
-
-    #[test]
-    fn the_log_record_stands_alone() {
-        let begin = begin();
-        let record = slow().to_log_record(&begin, &facts(), &Conventions::default());
-        assert_eq!(record.event_name(), Some("php.request.slow"));
-        assert_eq!(record.severity_number(), Some(Severity::Warn));
-        assert_eq!(record.timestamp(), Some(time(1_700_000_001_500_000_001)));
-        let context = record.trace_context().expect("has a context");
-        assert_eq!(context.trace_id.to_bytes(), begin.trace_id.0);
-        assert_eq!(context.span_id.to_bytes(), begin.span_id.0);
-        assert_eq!(context.trace_flags.map(|f| f.to_u8()), Some(3));
-        let Some(AnyValue::String(body)) = record.body() else {
-            panic!("no body")
-        };
-        assert_eq!(
-            body.as_str(),
-            "GET /index.php still running after 1.5 s, in sleep (/srv/a.php:3), waiting: sleep 1.4 s"
-        );
-        let keys: Vec<_> = record.attributes_iter().map(|(key, _)| key.as_str()).collect();
-        for key in [
-            "code.stacktrace",
-            "php.request.elapsed",
-            "url.path",
-            "process.pid",
-            "php.pool",
-        ] {
-            assert_eq!(keys.iter().filter(|k| **k == key).count(), 1, "{key} in {keys:?}");
-        }
-    }
-
-    #[test]
-    fn a_long_stack_is_cut_between_frames() {
-        let frames: Vec<_> = (0..100)
-            .map(|n| format!("#{n} /srv/app/src/File.php({n}): function_{n}()"))
-            .collect();
-        let cut = cut_stacktrace(&frames.join("\n"));
-        assert!(cut.len() <= MAX_STACKTRACE_BYTES);
-        let lines: Vec<_> = cut.lines().collect();
-        let (note, kept) = lines.split_last().expect("has lines");
-        assert_eq!(kept, &frames[..kept.len()]);
-        assert_eq!(*note, format!("… {} more", 100 - kept.len()));
-        assert!(kept.len() > 40, "{}", kept.len());
-    }
-
-    proptest! {
-        #[test]
-        fn any_stack_is_cut_to_size(stack in "[aé\n€]{0,3000}") {
-            let cut = cut_stacktrace(&stack);
-            prop_assert!(cut.len() <= MAX_STACKTRACE_BYTES);
-            if stack.len() <= MAX_STACKTRACE_BYTES {
-                prop_assert_eq!(cut, stack);
-            }
-        }
-    }
-}
+#[path = "slow_tests.rs"]
+pub(crate) mod tests;

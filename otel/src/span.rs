@@ -15,6 +15,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::{
+    rollup,
     semconv::{Conventions, name},
     slow::{SlowEvent, time},
 };
@@ -142,7 +143,7 @@ fn unfinished_span(begin: &Begin, facts: &Facts, slow: &[SlowEvent], conventions
         "HTTP".to_owned()
     };
     let mut attributes = request_attributes(begin, facts, conventions);
-    attributes.extend(slow_summary(slow));
+    attributes.extend(rollup::attributes(slow));
     let mut events = SpanEvents::default();
     events.events.extend(slow.iter().map(SlowEvent::to_span_event));
     SpanData {
@@ -221,29 +222,6 @@ pub(crate) fn request_attributes(begin: &Begin, facts: &Facts, conventions: &Con
     push(name::PROCESS_PID, i64::from(facts.pid).into());
     push(name::PHP_POOL, facts.pool.clone().into());
     push(name::PHP_WORKER_ID, i64::from(facts.worker).into());
-    attributes
-}
-
-/// The first sample, short and searchable, on the span itself: backends show events
-/// folded away and do not search them.
-fn slow_summary(slow: &[SlowEvent]) -> Vec<KeyValue> {
-    let Some(first) = slow.first() else {
-        return Vec::new();
-    };
-    let count = i64::try_from(slow.len()).unwrap_or(i64::MAX);
-    let mut attributes = vec![KeyValue::new(name::PHP_SLOW_SAMPLES, count)];
-    for (key, value) in [
-        (name::CODE_FUNCTION_NAME, &first.function),
-        (name::CODE_FILE_PATH, &first.file),
-        (name::PHP_WAIT, &first.wait),
-    ] {
-        if let Some(value) = value {
-            attributes.push(KeyValue::new(key, value.clone()));
-        }
-    }
-    if let Some(line) = first.line {
-        attributes.push(KeyValue::new(name::CODE_LINE_NUMBER, i64::from(line)));
-    }
     attributes
 }
 

@@ -18,10 +18,16 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::{logs::SdkLogRecord, trace::SpanData};
 
-use super::{Terminal, lane::Sink};
-use crate::semconv::name;
+use super::{
+    Terminal,
+    lane::{Failure, Sent, Sink},
+};
+use crate::{
+    metrics::{self, Snapshot},
+    semconv::name,
+};
 
-/// Writes both signals to one [`Terminal`].
+/// Writes all signals to one [`Terminal`].
 pub(crate) struct Console(Arc<Mutex<Terminal>>);
 
 impl Console {
@@ -29,26 +35,39 @@ impl Console {
         Console(terminal)
     }
 
-    fn write(&self, render: impl FnOnce(bool) -> String) -> Result<(), String> {
-        let mut terminal = self.0.lock().map_err(|_| "another writer panicked".to_owned())?;
+    fn write(&self, render: impl FnOnce(bool) -> String) -> Result<Sent, Failure> {
+        let failed = |reason: String| Failure::new(reason);
+        let mut terminal = self
+            .0
+            .lock()
+            .map_err(|_| failed("another writer panicked".to_owned()))?;
         let text = render(terminal.colours);
         let written = terminal
             .out
             .write_all(text.as_bytes())
             .and_then(|()| terminal.out.flush());
-        written.map_err(|error| format!("cannot write to the terminal: {error}"))
+        written.map_err(|error| failed(format!("cannot write to the terminal: {error}")))?;
+        Ok(Sent::default())
     }
 }
 
 impl Sink<SpanData> for Console {
-    async fn send(&self, batch: Vec<SpanData>) -> Result<(), String> {
+    async fn send(&self, batch: Vec<SpanData>) -> Result<Sent, Failure> {
         self.write(|colours| batch.iter().map(|span| render_span(span, colours)).collect())
     }
 }
 
 impl Sink<SdkLogRecord> for Console {
-    async fn send(&self, batch: Vec<SdkLogRecord>) -> Result<(), String> {
+    async fn send(&self, batch: Vec<SdkLogRecord>) -> Result<Sent, Failure> {
         self.write(|colours| batch.iter().map(|record| render_log(record, colours)).collect())
+    }
+}
+
+impl Sink<Snapshot> for Console {
+    async fn send(&self, batch: Vec<Snapshot>) -> Result<Sent, Failure> {
+        // Totals: the newest says it all.
+        let newest = batch.iter().max_by_key(|snapshot| snapshot.time_unix_ns);
+        self.write(|_| escape_lines(&newest.map(metrics::render).unwrap_or_default()))
     }
 }
 
@@ -113,7 +132,7 @@ pub fn render_span(span: &SpanData, colours: bool) -> String {
     let trace = format!("trace {}", span.span_context.trace_id());
     append(&mut line, format_args!("  {}\n", paint.dim(&trace)));
 
-    if let (Status::Error { description }, true) = (&span.status, span.events.iter().all(is_slow))
+    if let (Status::Error { description }, true) = (&span.status, span.events.iter().all(is_sample))
         && !description.is_empty()
     {
         append(
@@ -155,15 +174,15 @@ pub fn render_log(record: &SdkLogRecord, colours: bool) -> String {
     out
 }
 
-fn is_slow(event: &Event) -> bool {
-    event.name == name::EVENT_SLOW
+fn is_sample(event: &Event) -> bool {
+    [name::EVENT_SLOW, name::EVENT_TERMINATED, name::EVENT_CRASHED].contains(&event.name.as_ref())
 }
 
 /// A sample whose stack is that of the one `before` it does not repeat it.
 fn render_event(event: &Event, before: Option<&Event>, paint: &Paint) -> String {
     let attributes = Attributes(&event.attributes);
     let stack_before = before
-        .filter(|before| is_slow(before))
+        .filter(|before| is_sample(before))
         .and_then(|before| Attributes(&before.attributes).text(name::CODE_STACKTRACE));
     let same = stack_before.is_some() && stack_before == attributes.text(name::CODE_STACKTRACE);
     let place = match (
@@ -173,9 +192,20 @@ fn render_event(event: &Event, before: Option<&Event>, paint: &Paint) -> String 
         (Some(file), Some(line)) => Some(format!("{file}:{line}")),
         (file, _) => file.map(Cow::into_owned),
     };
-    let (head, stack) = if is_slow(event) {
+    let (head, stack) = if is_sample(event) {
+        let cause = match event.name.as_ref() {
+            name::EVENT_TERMINATED => match attributes.text(name::PHP_TERMINATION_REASON) {
+                Some(reason) => format!("killed ({reason})"),
+                None => "killed".to_owned(),
+            },
+            name::EVENT_CRASHED => match attributes.text(name::PHP_WORKER_EXIT_SIGNAL) {
+                Some(signal) => format!("crashed ({signal})"),
+                None => "crashed".to_owned(),
+            },
+            _ => "slow".to_owned(),
+        };
         let mut head = format!(
-            "slow after {:.2} s",
+            "{cause} after {:.2} s",
             attributes.number(name::PHP_REQUEST_ELAPSED).unwrap_or(0.0)
         );
         if let Some(function) = attributes.text(name::CODE_FUNCTION_NAME) {
@@ -186,6 +216,9 @@ fn render_event(event: &Event, before: Option<&Event>, paint: &Paint) -> String 
         }
         if let Some(wait) = attributes.text(name::PHP_WAIT) {
             append(&mut head, format_args!(", waiting: {wait}"));
+        }
+        if let Some(seconds) = attributes.number(name::PHP_WAIT_ELAPSED) {
+            append(&mut head, format_args!(", {seconds:.2} s so far"));
         }
         if same {
             head.push_str(", the same stack");
@@ -259,6 +292,12 @@ fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The same for text of several lines.
+fn escape_lines(text: &str) -> String {
+    text.lines()
+        .fold(String::new(), |out, line| out + &escape(line) + "\n")
+}
+
 fn any_text(value: &AnyValue) -> Cow<'_, str> {
     match value {
         AnyValue::String(text) => Cow::Borrowed(text.as_str()),
@@ -319,145 +358,4 @@ impl Paint {
 }
 
 #[cfg(test)]
-mod tests {
-    use glasspool_abi::record::{Begin, End, FATAL, Text};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{
-        semconv::Conventions,
-        slow::tests::slow,
-        span::{Death, killed_span, server_span, tests::*},
-    };
-
-    fn with(texts: &[(Text, &str)]) -> Begin {
-        let texts = texts
-            .iter()
-            .map(|(kind, text)| (*kind, text.as_bytes().to_vec()))
-            .collect();
-        Begin { texts, ..begin() }
-    }
-
-    fn conventions() -> Conventions {
-        Conventions::default()
-    }
-
-    #[test]
-    fn an_ordinary_span_is_one_line() {
-        let span = server_span(&end(), &facts(), &[], &conventions());
-        assert_eq!(
-            render_span(&span, false),
-            "22:13:20.000Z  200  GET /index.php?a=1&sig=REDACTED  312.4 ms  cpu 3.1 ms  mem 2.0 MiB  \
-             pool www  pid 123  trace 11111111111111111111111111111111\n"
-        );
-    }
-
-    #[test]
-    fn slow_samples_and_exceptions_are_indented() {
-        let begin = with(&[
-            (Text::Method, "POST"),
-            (Text::Path, "/pay"),
-            (Text::ErrorType, "PDOException"),
-            (
-                Text::ErrorMessage,
-                "Uncaught PDOException: gone\nStack trace:\n#0 {main}",
-            ),
-            (Text::ErrorFile, "/srv/db.php"),
-        ]);
-        let end = End {
-            begin,
-            status: 500,
-            flags: FATAL,
-            error_line: 7,
-            ..end()
-        };
-        let span = server_span(&end, &facts(), &[slow()], &conventions());
-        assert_eq!(
-            render_span(&span, false),
-            "22:13:20.000Z  500  POST /pay  312.4 ms  cpu 3.1 ms  mem 2.0 MiB  pool www  pid 123  error PDOException  \
-             trace 11111111111111111111111111111111\n    \
-             slow after 1.50 s in sleep (/srv/a.php:3), waiting: sleep 1.4 s\n        \
-             #0 sleep()\n        #1 /srv/a.php(3): wait()\n        #2 {main}\n    \
-             exception PDOException: Uncaught PDOException: gone at /srv/db.php:7\n        \
-             #0 {main}\n"
-        );
-    }
-
-    #[test]
-    fn a_sample_that_shows_nothing_new_does_not_repeat_its_stack() {
-        let later = crate::slow::SlowEvent {
-            elapsed: Duration::from_secs(3),
-            ..slow()
-        };
-        let moved = crate::slow::SlowEvent {
-            stacktrace: "#0 {main}".into(),
-            ..slow()
-        };
-        let end = End {
-            end_mono_ns: end().responded_mono_ns + 500_000_000,
-            flags: glasspool_abi::record::FINISHED_EARLY,
-            ..end()
-        };
-        let text = render_span(
-            &server_span(&end, &facts(), &[slow(), later, moved], &conventions()),
-            false,
-        );
-        assert_eq!(text.matches("#0 sleep()").count(), 1, "{text}");
-        assert_eq!(
-            text.matches("slow after 3.00 s in sleep (/srv/a.php:3), waiting: sleep 1.4 s, the same stack\n")
-                .count(),
-            1,
-            "{text}"
-        );
-        assert!(text.ends_with("        #0 {main}\n"), "{text}");
-        assert!(
-            text.contains(" 312.4 ms + 500.0 ms after the response "),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_killed_request_says_why() {
-        let death = Death::Signal("SIGKILL".into());
-        let span = killed_span(
-            &with(&[(Text::Method, "GET")]),
-            &facts(),
-            &death,
-            0,
-            &[],
-            &conventions(),
-        );
-        assert_eq!(
-            render_span(&span, true),
-            "22:13:20.000Z  \x1b[31m---\x1b[0m  GET   0.0 ms  pool www  pid 123  error SIGKILL  \
-             \x1b[2mtrace 11111111111111111111111111111111\x1b[0m\n    \
-             \x1b[31mworker 123 was ended by SIGKILL\x1b[0m\n"
-        );
-    }
-
-    #[test]
-    fn a_slow_record_has_its_stack() {
-        let record = slow().to_log_record(&begin(), &facts(), &conventions());
-        assert_eq!(
-            render_log(&record, false),
-            "22:13:21.500Z  WARN  GET /index.php still running after 1.5 s, in sleep (/srv/a.php:3), \
-             waiting: sleep 1.4 s  trace 11111111111111111111111111111111\n        \
-             #0 sleep()\n        #1 /srv/a.php(3): wait()\n        #2 {main}\n"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_request_drives_the_terminal(text in "[\u{0}-\u{ff}\u{2028}-\u{2069}]{0,40}") {
-            let begin = with(&[(Text::Method, &text), (Text::Path, &text), (Text::Query, &text), (Text::ErrorMessage, &text),
-                (Text::ErrorType, &text), (Text::ErrorFile, &text)]);
-            let sample = crate::slow::SlowEvent { stacktrace: text.clone(), function: Some(text.clone()), wait: Some(text), ..slow() };
-            let record = sample.to_log_record(&begin, &facts(), &conventions());
-            let span = server_span(&End { begin, flags: FATAL, ..end() }, &facts(), &[sample], &conventions());
-            for out in [render_span(&span, false), render_log(&record, false)] {
-                prop_assert!(!out.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{:?}", out);
-                prop_assert!(out.ends_with('\n'));
-            }
-        }
-    }
-}
+mod tests;

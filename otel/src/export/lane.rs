@@ -32,7 +32,37 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Where batches go.
 pub(crate) trait Sink<T>: Send + Sync + 'static {
     /// Sends one batch, with what retries are worth it. Cancelled by dropping the future.
-    fn send(&self, batch: Vec<T>) -> impl Future<Output = Result<(), String>> + Send;
+    fn send(&self, batch: Vec<T>) -> impl Future<Output = Result<Sent, Failure>> + Send;
+}
+
+/// A batch that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Sent {
+    /// Items of it that the receiver did not take. They are not to be sent again (OTLP,
+    /// "Partial Success").
+    pub(crate) rejected: u64,
+    /// What the receiver wants to be told to people.
+    pub(crate) advice: Option<String>,
+}
+
+/// A batch that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Failure {
+    /// Why.
+    pub(crate) reason: String,
+    /// How long the receiver wants to be left alone.
+    pub(crate) rest: Duration,
+    /// The receiver takes nothing of this kind: there is no use in sending more.
+    pub(crate) unsupported: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(reason: String) -> Failure {
+        Failure {
+            reason,
+            ..Failure::default()
+        }
+    }
 }
 
 /// What became of the items of one signal. All that was pushed is in here or waiting.
@@ -44,6 +74,10 @@ pub struct Delivery {
     pub dropped: Drops,
     /// Lost in an export that failed.
     pub failed: u64,
+    /// Not taken by the receiver, which took the rest of their export.
+    pub rejected: u64,
+    /// Thrown away because the receiver takes nothing of this kind.
+    pub unsupported: u64,
     /// Given up when the time for the shutdown was over.
     pub abandoned: u64,
 }
@@ -51,14 +85,14 @@ pub struct Delivery {
 impl Delivery {
     /// All that will never arrive.
     pub fn lost(&self) -> u64 {
-        self.dropped.total() + self.failed + self.abandoned
+        self.dropped.total() + self.failed + self.rejected + self.unsupported + self.abandoned
     }
 }
 
 /// What a lane must know.
 #[derive(Debug, Clone)]
 pub(crate) struct LaneOptions {
-    /// `traces` or `logs`, for messages.
+    /// `traces`, `logs` or `metrics`, for messages.
     pub(crate) signal: &'static str,
     /// Where it sends to, for messages.
     pub(crate) target: String,
@@ -87,11 +121,14 @@ struct State<T> {
     queue: Queue<T>,
     /// Items in the export under way.
     in_flight: u64,
-    exported: u64,
-    failed: u64,
-    abandoned: u64,
-    /// Why the last failed export failed.
+    /// All but what the queue counts.
+    delivery: Delivery,
+    /// Why the last failed export failed, or the last rejected item was rejected.
     last_error: Option<String>,
+    /// What a receiver that took everything wants to be told.
+    advice: Option<String>,
+    /// The receiver takes nothing of this kind.
+    unsupported: bool,
     closing: bool,
 }
 
@@ -101,10 +138,10 @@ impl<T: Send + 'static> Lane<T> {
         let state = State {
             queue,
             in_flight: 0,
-            exported: 0,
-            failed: 0,
-            abandoned: 0,
+            delivery: Delivery::default(),
             last_error: None,
+            advice: None,
+            unsupported: false,
             closing: false,
         };
         let shared = Arc::new(Shared {
@@ -119,6 +156,10 @@ impl<T: Send + 'static> Lane<T> {
     pub(crate) fn push(&self, item: T, priority: Priority) {
         let bytes = (self.size)(&item);
         let mut state = self.shared.lock();
+        if state.unsupported {
+            state.delivery.unsupported += 1;
+            return;
+        }
         state.queue.push(item, bytes, priority);
         let waiting = state.queue.len();
         drop(state);
@@ -141,7 +182,7 @@ impl<T: Send + 'static> Lane<T> {
         // Also after a task that ended by itself: one that panicked left items behind.
         let mut state = self.shared.lock();
         let left = state.in_flight + state.queue.len() as u64;
-        state.abandoned += left;
+        state.delivery.abandoned += left;
         state.in_flight = 0;
         state.queue.take(usize::MAX, usize::MAX);
         let delivery = state.delivery();
@@ -174,10 +215,8 @@ impl<T> Shared<T> {
 impl<T> State<T> {
     fn delivery(&self) -> Delivery {
         Delivery {
-            exported: self.exported,
             dropped: self.queue.drops(),
-            failed: self.failed,
-            abandoned: self.abandoned,
+            ..self.delivery
         }
     }
 }
@@ -188,22 +227,25 @@ async fn run<T: Send + 'static>(shared: Arc<Shared<T>>, sink: impl Sink<T>) {
     let mut losses = Losses {
         told: 0,
         next: Instant::now(),
+        next_advice: Instant::now(),
     };
     // When the oldest waiting item has waited long enough; when a rest is over.
     let mut due: Option<Instant> = None;
     let mut rest_until = Instant::now();
     loop {
-        let (waiting, closing, delivery, error) = {
-            let state = shared.lock();
+        let (waiting, closing, delivery, error, advice) = {
+            let mut state = shared.lock();
             (
                 state.queue.len(),
                 state.closing,
                 state.delivery(),
                 state.last_error.clone(),
+                state.advice.take(),
             )
         };
         let now = Instant::now();
         losses.tell(options, &delivery, error.as_deref(), now);
+        losses.advise(options, advice.as_deref(), now);
         if closing && waiting == 0 {
             return;
         }
@@ -224,14 +266,15 @@ async fn run<T: Send + 'static>(shared: Arc<Shared<T>>, sink: impl Sink<T>) {
             continue;
         }
         due = None;
-        if !export(&shared, &sink).await {
-            rest_until = Instant::now() + REST.max(options.delay);
+        if let Err(asked) = export(&shared, &sink).await {
+            rest_until = Instant::now() + REST.max(options.delay).max(asked);
         }
     }
 }
 
-/// Sends one batch and accounts for it. Whether it arrived.
-async fn export<T: Send + 'static>(shared: &Shared<T>, sink: &impl Sink<T>) -> bool {
+/// Sends one batch and accounts for it. If it did not arrive: how long the receiver wants
+/// to be left alone.
+async fn export<T: Send + 'static>(shared: &Shared<T>, sink: &impl Sink<T>) -> Result<(), Duration> {
     let LaneOptions {
         batch:
             BatchOptions {
@@ -250,19 +293,46 @@ async fn export<T: Send + 'static>(shared: &Shared<T>, sink: &impl Sink<T>) -> b
     };
     let result = match timeout(export_timeout, sink.send(batch)).await {
         Ok(result) => result,
-        Err(_) => Err(format!("not done within {export_timeout:?}")),
+        Err(_) => Err(Failure::new(format!("not done within {export_timeout:?}"))),
     };
     let mut state = shared.lock();
     state.in_flight = 0;
     match result {
-        Ok(()) => {
-            state.exported += count;
-            true
+        Ok(Sent { rejected, advice }) => {
+            // A receiver could say that it rejected more than it got.
+            let rejected = rejected.min(count);
+            state.delivery.exported += count - rejected;
+            state.delivery.rejected += rejected;
+            if rejected > 0 {
+                state.last_error = Some(format!(
+                    "rejected: {}",
+                    advice.as_deref().unwrap_or("no reason given")
+                ));
+            } else {
+                state.advice = advice;
+            }
+            Ok(())
         }
-        Err(error) => {
-            state.failed += count;
-            state.last_error = Some(error);
-            false
+        Err(failure) if failure.unsupported => {
+            state.unsupported = true;
+            let waiting = state.queue.take(usize::MAX, usize::MAX).len() as u64;
+            state.delivery.unsupported += count + waiting;
+            drop(state);
+            let LaneOptions { signal, target, .. } = &shared.options;
+            tracing::warn!(
+                signal,
+                target_address = target,
+                answer = failure.reason,
+                "the collector does not take this kind of telemetry; no more of it is sent until the observer \
+                 starts anew (OTEL_{}_EXPORTER=none says so for good)",
+                signal.to_ascii_uppercase()
+            );
+            Ok(())
+        }
+        Err(failure) => {
+            state.delivery.failed += count;
+            state.last_error = Some(failure.reason);
+            Err(failure.rest)
         }
     }
 }
@@ -271,180 +341,55 @@ async fn export<T: Send + 'static>(shared: &Shared<T>, sink: &impl Sink<T>) -> b
 struct Losses {
     told: u64,
     next: Instant,
+    next_advice: Instant,
 }
 
 impl Losses {
     fn tell(&mut self, options: &LaneOptions, delivery: &Delivery, error: Option<&str>, now: Instant) {
-        if delivery.lost() == self.told || now < self.next {
+        let lost = Losses::of(delivery);
+        if lost == self.told || now < self.next {
             return;
         }
         tracing::warn!(
             signal = options.signal,
             target_address = options.target,
-            lost = delivery.lost() - self.told,
+            lost = lost - self.told,
             failed_in_all = delivery.failed,
+            rejected_in_all = delivery.rejected,
             dropped_in_all = delivery.dropped.total(),
             exported_in_all = delivery.exported,
             last_error = error.unwrap_or("none"),
             "telemetry was lost"
         );
-        self.told = delivery.lost();
+        self.told = lost;
         self.next = now + TELL_EVERY;
+    }
+
+    /// What a receiver says that took everything: "the client SHOULD log it" (OTLP,
+    /// "Partial Success").
+    fn advise(&mut self, options: &LaneOptions, advice: Option<&str>, now: Instant) {
+        let Some(advice) = advice.filter(|_| now >= self.next_advice) else {
+            return;
+        };
+        tracing::warn!(
+            signal = options.signal,
+            target_address = options.target,
+            advice,
+            "the collector took the telemetry with a warning"
+        );
+        self.next_advice = now + TELL_EVERY;
+    }
+
+    /// What a receiver does not want was told when it said so.
+    fn of(delivery: &Delivery) -> u64 {
+        delivery.lost() - delivery.unsupported
     }
 
     /// When there is something to tell that had to wait.
     fn pending(&self, delivery: &Delivery) -> Option<Instant> {
-        (delivery.lost() != self.told).then_some(self.next)
+        (Losses::of(delivery) != self.told).then_some(self.next)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::mpsc;
-
-    use super::*;
-
-    /// Hands batches to the test; answers by rule.
-    struct Fake {
-        seen: mpsc::Sender<(Instant, Vec<u32>)>,
-        answer: fn(&[u32]) -> Option<Result<(), String>>,
-    }
-
-    impl Sink<u32> for Fake {
-        async fn send(&self, batch: Vec<u32>) -> Result<(), String> {
-            let answer = (self.answer)(&batch);
-            self.seen
-                .send((Instant::now(), batch))
-                .await
-                .expect("the test listens");
-            match answer {
-                Some(answer) => answer,
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    type Seen = mpsc::Receiver<(Instant, Vec<u32>)>;
-
-    fn lane(
-        delay: Duration,
-        batch: BatchOptions,
-        answer: fn(&[u32]) -> Option<Result<(), String>>,
-    ) -> (Lane<u32>, Seen) {
-        let (seen, receiver) = mpsc::channel(100);
-        let options = LaneOptions {
-            signal: "traces",
-            target: "test".into(),
-            delay,
-            batch,
-        };
-        (Lane::start(options, Fake { seen, answer }, |_| 10), receiver)
-    }
-
-    fn small() -> BatchOptions {
-        BatchOptions {
-            max_queue_items: 8,
-            max_batch_items: 4,
-            ..Default::default()
-        }
-    }
-
-    const DELAY: Duration = Duration::from_secs(5);
-
-    #[tokio::test(start_paused = true)]
-    async fn items_wait_for_company_but_not_longer_than_the_delay() {
-        let (lane, mut seen) = lane(DELAY, small(), |_| Some(Ok(())));
-        let start = Instant::now();
-        lane.push(1, Priority::Ordinary);
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        lane.push(2, Priority::Ordinary);
-        assert_eq!(seen.recv().await, Some((start + DELAY, vec![1, 2])));
-        for item in 3..7 {
-            lane.push(item, Priority::Ordinary);
-        }
-        let full = Instant::now();
-        assert_eq!(seen.recv().await, Some((full, vec![3, 4, 5, 6])));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_a_delay_they_go_at_once() {
-        let (lane, mut seen) = lane(Duration::ZERO, small(), |_| Some(Ok(())));
-        let start = Instant::now();
-        lane.push(1, Priority::Urgent);
-        assert_eq!(seen.recv().await, Some((start, vec![1])));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_receiver_blocks_nobody_and_shutdown_keeps_its_deadline() {
-        let (lane, mut seen) = lane(DELAY, small(), |_| None);
-        for item in 0..100 {
-            lane.push(item, Priority::Ordinary);
-        }
-        assert_eq!(seen.recv().await.map(|(_, batch)| batch.len()), Some(4));
-        for item in 100..200 {
-            lane.push(item, Priority::Ordinary);
-        }
-        let start = Instant::now();
-        let delivery = lane.finish(start + Duration::from_secs(2)).await;
-        assert_eq!(Instant::now() - start, Duration::from_secs(2));
-        assert_eq!(
-            (delivery.exported, delivery.failed, delivery.abandoned),
-            (0, 0, 12)
-        );
-        assert_eq!(delivery.lost(), 200);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_export_has_its_time_and_a_failed_one_is_counted() {
-        let batch = BatchOptions {
-            export_timeout: Duration::from_secs(3),
-            ..small()
-        };
-        let (lane, mut seen) = lane(Duration::ZERO, batch, |batch| match batch[0] {
-            1 => None,
-            2 => Some(Err("no".into())),
-            _ => Some(Ok(())),
-        });
-        let start = Instant::now();
-        lane.push(1, Priority::Ordinary);
-        seen.recv().await.expect("sent");
-        lane.push(2, Priority::Ordinary);
-        let (at, _) = seen.recv().await.expect("sent");
-        assert_eq!(
-            at - start,
-            Duration::from_secs(3) + REST,
-            "after the time limit and a rest"
-        );
-        lane.push(3, Priority::Ordinary);
-        let (at, _) = seen.recv().await.expect("sent");
-        assert_eq!(at - start, Duration::from_secs(3) + 2 * REST);
-        let delivery = lane.finish(Instant::now() + DELAY).await;
-        assert_eq!(
-            (delivery.exported, delivery.failed, delivery.abandoned),
-            (1, 2, 0)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn shutdown_sends_what_waits_without_delay() {
-        let (lane, mut seen) = lane(DELAY, small(), |_| Some(Ok(())));
-        for item in 0..6 {
-            lane.push(item, Priority::Ordinary);
-        }
-        let start = Instant::now();
-        let delivery = lane.finish(start + DELAY).await;
-        assert_eq!(Instant::now(), start);
-        assert_eq!((delivery.exported, delivery.lost()), (6, 0));
-        assert_eq!(seen.recv().await.map(|(_, batch)| batch), Some(vec![0, 1, 2, 3]));
-        assert_eq!(seen.recv().await.map(|(_, batch)| batch), Some(vec![4, 5]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_sink_that_panics_loses_its_batch_and_nothing_hangs() {
-        let (lane, _seen) = lane(Duration::ZERO, small(), |_| panic!("the sink is broken"));
-        lane.push(1, Priority::Ordinary);
-        let start = Instant::now();
-        let delivery = lane.finish(start + DELAY).await;
-        assert_eq!((delivery.abandoned, Instant::now()), (1, start));
-    }
-}
+mod tests;

@@ -1,12 +1,12 @@
-//! Getting spans and log records out without ever holding up the one who has them.
+//! Getting spans, log records and metrics out without ever holding up the one who has them.
 //!
-//! A [`Pipeline`] is two lanes, traces and logs, each a bounded queue and one task that
-//! sends a batch at a time; a collector that hangs on one does not hold up the other.
-//! Spans wait for company up to the schedule delay. Log records tell of requests that
-//! hang right now and go at once.
+//! A [`Pipeline`] is a lane for each signal: a bounded queue and one task that sends a batch
+//! at a time; a collector that hangs on one does not hold up the others. Spans wait for
+//! company up to the schedule delay. Log records tell of requests that hang right now and
+//! go at once, unless `OTEL_BLRP_SCHEDULE_DELAY` says otherwise; so do metrics, which are
+//! collected when it is time.
 //!
-//! Not done here: storing on disk, sending one signal to several places, and counting what
-//! a collector rejects in an answer that says success (the OTLP crate does not tell).
+//! Not done here: storing on disk, and sending one signal to several places.
 
 mod console;
 mod lane;
@@ -20,17 +20,22 @@ use tokio::time::Instant;
 
 use self::{
     console::Console,
-    lane::{Lane, LaneOptions},
+    lane::{Lane, LaneOptions, Sink},
+    otlp::{Otlp, Signal},
 };
 pub use self::{
     console::{render_log, render_span},
     lane::Delivery,
-    otlp::PipelineError,
+    otlp::{PipelineError, TlsError},
 };
 use crate::{
-    options::{BatchOptions, ExporterKind, Options, SignalOptions},
+    metrics::Snapshot,
+    options::{BatchOptions, ExporterKind, Options, OtlpTarget, SignalOptions},
     queue::Priority,
 };
+
+/// Snapshots that wait. A newer one says all that an older one does.
+const SNAPSHOTS: usize = 4;
 
 /// What became of everything that was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,9 +44,11 @@ pub struct Counters {
     pub spans: Delivery,
     /// Of the log records.
     pub logs: Delivery,
+    /// Of the snapshots of all metrics.
+    pub metrics: Delivery,
 }
 
-/// Where the console exporter writes, for both signals.
+/// Where the console exporter writes, for all signals.
 ///
 /// Writing blocks the calling thread when nobody reads the other end: the console exporter
 /// is for people at a terminal, not for production.
@@ -60,12 +67,13 @@ impl std::fmt::Debug for Terminal {
     }
 }
 
-/// Queues and exporters of both signals. Dropping it without [`Pipeline::shutdown`] stops
+/// Queues and exporters of all signals. Dropping it without [`Pipeline::shutdown`] stops
 /// the exports at once.
 #[derive(Debug)]
 pub struct Pipeline {
     spans: Option<Lane<SpanData>>,
     logs: Option<Lane<SdkLogRecord>>,
+    metrics: Option<Lane<Snapshot>>,
 }
 
 impl Pipeline {
@@ -83,38 +91,34 @@ impl Pipeline {
             return Err(PipelineError::NoRuntime);
         }
         let console = Arc::new(Mutex::new(terminal));
-        let batch = &options.batch;
-        let spans = match options.traces.exporter {
-            ExporterKind::None => None,
-            ExporterKind::Console => {
-                let lane = lane_options("traces", "the terminal", batch, batch.schedule_delay);
-                Some(Lane::start(lane, Console::new(console.clone()), size::of_span))
-            }
-            ExporterKind::Otlp => {
-                let lane = lane_options("traces", endpoint(&options.traces), batch, batch.schedule_delay);
-                Some(Lane::start(
-                    lane,
-                    otlp::spans(&options.traces.target, resource)?,
-                    size::of_span,
-                ))
-            }
+        let limits = options.limits;
+        let spans = start(
+            ("traces", &options.traces, options.batch),
+            &console,
+            size::of_span,
+            |target| Otlp::new(otlp::Spans::new(resource, limits), target),
+        )?;
+        let logs = start(
+            ("logs", &options.logs, options.log_batch),
+            &console,
+            size::of_record,
+            |target| Otlp::new(otlp::Logs::new(resource, limits), target),
+        )?;
+        let batch = BatchOptions {
+            schedule_delay: Duration::ZERO,
+            export_timeout: options.metric_reader.timeout,
+            max_queue_items: SNAPSHOTS,
+            max_batch_items: SNAPSHOTS,
+            ..options.batch
         };
-        let logs = match options.logs.exporter {
-            ExporterKind::None => None,
-            ExporterKind::Console => {
-                let lane = lane_options("logs", "the terminal", batch, Duration::ZERO);
-                Some(Lane::start(lane, Console::new(console), size::of_record))
-            }
-            ExporterKind::Otlp => {
-                let lane = lane_options("logs", endpoint(&options.logs), batch, Duration::ZERO);
-                Some(Lane::start(
-                    lane,
-                    otlp::logs(&options.logs.target, resource)?,
-                    size::of_record,
-                ))
-            }
-        };
-        Ok(Pipeline { spans, logs })
+        let temporality = options.metric_reader.temporality;
+        let metrics = start(
+            ("metrics", &options.metrics, batch),
+            &console,
+            size::of_snapshot,
+            |target| Otlp::new(otlp::Metrics::new(resource, temporality), target),
+        )?;
+        Ok(Pipeline { spans, logs, metrics })
     }
 
     /// Queues a span; never waits. Without a traces exporter it does nothing.
@@ -132,6 +136,14 @@ impl Pipeline {
         }
     }
 
+    /// Queues the figures of now for sending at once; never waits. Without a metrics
+    /// exporter it does nothing.
+    pub fn push_metrics(&self, snapshot: Snapshot) {
+        if let Some(lane) = &self.metrics {
+            lane.push(snapshot, Priority::Ordinary);
+        }
+    }
+
     /// Whether spans go anywhere, so that the caller need not build them in vain.
     pub fn takes_spans(&self) -> bool {
         self.spans.is_some()
@@ -142,11 +154,17 @@ impl Pipeline {
         self.logs.is_some()
     }
 
+    /// Whether metrics go anywhere.
+    pub fn takes_metrics(&self) -> bool {
+        self.metrics.is_some()
+    }
+
     /// The counters now.
     pub fn counters(&self) -> Counters {
         Counters {
             spans: self.spans.as_ref().map(Lane::delivery).unwrap_or_default(),
             logs: self.logs.as_ref().map(Lane::delivery).unwrap_or_default(),
+            metrics: self.metrics.as_ref().map(Lane::delivery).unwrap_or_default(),
         }
     }
 
@@ -155,32 +173,51 @@ impl Pipeline {
     /// [`Delivery::abandoned`].
     pub async fn shutdown(self, patience: Duration) -> Counters {
         let deadline = Instant::now() + patience;
-        let spans = async {
-            match self.spans {
-                Some(lane) => lane.finish(deadline).await,
-                None => Delivery::default(),
-            }
-        };
-        let logs = async {
-            match self.logs {
-                Some(lane) => lane.finish(deadline).await,
-                None => Delivery::default(),
-            }
-        };
-        let (spans, logs) = tokio::join!(spans, logs);
-        Counters { spans, logs }
+        let (spans, logs, metrics) = tokio::join!(
+            finish(self.spans, deadline),
+            finish(self.logs, deadline),
+            finish(self.metrics, deadline)
+        );
+        Counters { spans, logs, metrics }
     }
 }
 
-fn endpoint(signal: &SignalOptions) -> &str {
-    &signal.target.endpoint
-}
-
-fn lane_options(signal: &'static str, target: &str, batch: &BatchOptions, delay: Duration) -> LaneOptions {
-    LaneOptions {
+/// A lane for a signal that goes somewhere.
+fn start<T, S>(
+    (signal, options, batch): (&'static str, &SignalOptions, BatchOptions),
+    console: &Arc<Mutex<Terminal>>,
+    size: fn(&T) -> usize,
+    otlp: impl FnOnce(&OtlpTarget) -> Result<Otlp<S>, PipelineError>,
+) -> Result<Option<Lane<T>>, PipelineError>
+where
+    T: Send + 'static,
+    S: Signal<Item = T>,
+    Console: Sink<T>,
+{
+    let lane = |target: &str| LaneOptions {
         signal,
         target: target.to_owned(),
-        delay,
-        batch: *batch,
+        delay: batch.schedule_delay,
+        batch,
+    };
+    Ok(match options.exporter {
+        ExporterKind::None => None,
+        ExporterKind::Console => Some(Lane::start(
+            lane("the terminal"),
+            Console::new(console.clone()),
+            size,
+        )),
+        ExporterKind::Otlp => Some(Lane::start(
+            lane(&options.target.endpoint),
+            otlp(&options.target)?,
+            size,
+        )),
+    })
+}
+
+async fn finish<T: Send + 'static>(lane: Option<Lane<T>>, deadline: Instant) -> Delivery {
+    match lane {
+        Some(lane) => lane.finish(deadline).await,
+        None => Delivery::default(),
     }
 }

@@ -1,8 +1,10 @@
 //! About how many bytes an item keeps occupied while it waits. An estimate of memory,
 //! close enough to bound a queue; not the size on the wire.
 
-use opentelemetry::{KeyValue, Value, logs::AnyValue};
+use opentelemetry::{Array, KeyValue, StringValue, Value, logs::AnyValue};
 use opentelemetry_sdk::{logs::SdkLogRecord, trace::SpanData};
+
+use crate::metrics::{Figure, Histogram, Snapshot};
 
 /// For kinds of values that we do not make.
 const OTHER_VALUE_BYTES: usize = 64;
@@ -24,11 +26,27 @@ pub(crate) fn of_record(record: &SdkLogRecord) -> usize {
     size_of::<SdkLogRecord>() + record.body().map_or(0, value) + attributes.sum::<usize>()
 }
 
+pub(crate) fn of_snapshot(snapshot: &Snapshot) -> usize {
+    let points = snapshot.metrics.iter().flat_map(|metric| &metric.points);
+    let points = points.map(|point| {
+        let histogram = match &point.value {
+            Figure::Histogram(_) => size_of::<Histogram>(),
+            Figure::Int(_) | Figure::Float(_) => 0,
+        };
+        size_of_val(point) + histogram + attributes(&point.attributes)
+    });
+    size_of::<Snapshot>() + points.sum::<usize>()
+}
+
 fn attributes(attributes: &[KeyValue]) -> usize {
     let one = |pair: &KeyValue| {
         let value = match &pair.value {
             Value::String(text) => text.as_str().len(),
             Value::Bool(_) | Value::I64(_) | Value::F64(_) => 0,
+            Value::Array(Array::String(texts)) => {
+                let text = |text: &StringValue| size_of_val(text) + text.as_str().len();
+                texts.iter().map(text).sum()
+            }
             _ => OTHER_VALUE_BYTES,
         };
         size_of::<KeyValue>() + pair.key.as_str().len() + value

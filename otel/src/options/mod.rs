@@ -6,15 +6,18 @@
 //! Pure. A variable that cannot be understood becomes a [`Warning`](crate::env::Warning) and counts as
 //! absent; nothing here fails.
 
+mod limits;
 mod resolve;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use glasspool_abi::trace::Sampler;
 
+pub use self::limits::{AttributeLimits, Limits};
 use crate::semconv::Conventions;
 
-/// Where a signal goes (`OTEL_TRACES_EXPORTER`, `OTEL_LOGS_EXPORTER`).
+/// Where a signal goes (`OTEL_TRACES_EXPORTER`, `OTEL_LOGS_EXPORTER`,
+/// `OTEL_METRICS_EXPORTER`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExporterKind {
     /// To a collector.
@@ -99,6 +102,65 @@ impl SlowSignal {
     }
 }
 
+/// How counts and distributions are told
+/// (`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Temporality {
+    /// All of them since the start.
+    #[default]
+    Cumulative,
+    /// What only grows: since the last export.
+    Delta,
+    /// Distributions since the last export, the rest since the start.
+    LowMemory,
+}
+
+impl Temporality {
+    /// The words of the specification, in lower case.
+    pub fn parse(word: &str) -> Option<Temporality> {
+        match word {
+            "cumulative" => Some(Temporality::Cumulative),
+            "delta" => Some(Temporality::Delta),
+            "lowmemory" => Some(Temporality::LowMemory),
+            _ => None,
+        }
+    }
+}
+
+/// When metrics are sent, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricReader {
+    /// From one export to the next (`OTEL_METRIC_EXPORT_INTERVAL`).
+    pub interval: Duration,
+    /// Longest time for one export (`OTEL_METRIC_EXPORT_TIMEOUT`).
+    pub timeout: Duration,
+    /// How counts are told.
+    pub temporality: Temporality,
+}
+
+impl Default for MetricReader {
+    /// The specification's numbers.
+    fn default() -> Self {
+        MetricReader {
+            interval: Duration::from_secs(60),
+            timeout: Duration::from_secs(30),
+            temporality: Temporality::Cumulative,
+        }
+    }
+}
+
+/// Files for TLS, PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// Whom to trust; without it, whom the system trusts
+    /// (`OTEL_EXPORTER_OTLP_CERTIFICATE`).
+    pub certificate: Option<PathBuf>,
+    /// Who we are (`OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`).
+    pub client_certificate: Option<PathBuf>,
+    /// The private key to that (`OTEL_EXPORTER_OTLP_CLIENT_KEY`).
+    pub client_key: Option<PathBuf>,
+}
+
 /// One OTLP destination.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OtlpTarget {
@@ -112,6 +174,10 @@ pub struct OtlpTarget {
     pub timeout: Duration,
     /// Whether bodies are compressed with gzip.
     pub gzip: bool,
+    /// Whether a gRPC endpoint without a scheme is one without TLS.
+    pub insecure: bool,
+    /// What an `https://` endpoint needs.
+    pub tls: TlsFiles,
 }
 
 impl std::fmt::Debug for OtlpTarget {
@@ -126,11 +192,13 @@ impl std::fmt::Debug for OtlpTarget {
             )
             .field("timeout", &self.timeout)
             .field("gzip", &self.gzip)
+            .field("insecure", &self.insecure)
+            .field("tls", &self.tls)
             .finish()
     }
 }
 
-/// Where one signal (traces or logs) goes.
+/// Where one signal (traces, logs or metrics) goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalOptions {
     /// Which exporter.
@@ -142,7 +210,7 @@ pub struct SignalOptions {
 /// Bounds of the queue in front of an exporter and of what it sends at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchOptions {
-    /// How long a span may wait for others to travel with.
+    /// How long an item may wait for others to travel with.
     pub schedule_delay: Duration,
     /// Longest time for one export, whatever the exporter does.
     pub export_timeout: Duration,
@@ -178,6 +246,7 @@ pub struct FileDefaults {
     pub resource_attributes: Vec<(String, String)>,
     pub traces_exporter: Option<ExporterKind>,
     pub logs_exporter: Option<ExporterKind>,
+    pub metrics_exporter: Option<ExporterKind>,
     pub protocol: Option<Protocol>,
     /// Base address, as in `OTEL_EXPORTER_OTLP_ENDPOINT`: `/v1/traces` is appended for HTTP.
     pub endpoint: Option<String>,
@@ -201,10 +270,18 @@ pub struct Options {
     pub traces: SignalOptions,
     /// Where log records go.
     pub logs: SignalOptions,
+    /// Where metrics go.
+    pub metrics: SignalOptions,
+    /// When metrics go.
+    pub metric_reader: MetricReader,
     /// How workers decide what is sampled.
     pub sampler: Sampler,
-    /// Queue and batches of spans; logs use the bounds but not the delay.
+    /// Queue and batches of spans.
     pub batch: BatchOptions,
+    /// Queue and batches of log records, which do not wait unless somebody says so.
+    pub log_batch: BatchOptions,
+    /// To what spans and log records are cut.
+    pub limits: Limits,
     /// Where slow samples are told.
     pub slow_signal: SlowSignal,
     /// Known methods, redacted query keys.

@@ -4,7 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use glasspool_abi::trace::Sampler;
 
-use super::{BatchOptions, ExporterKind, FileDefaults, Options, OtlpTarget, Protocol, SignalOptions};
+use super::{
+    BatchOptions, ExporterKind, FileDefaults, Limits, MetricReader, Options, OtlpTarget, Protocol,
+    SignalOptions, Temporality, TlsFiles,
+};
 use crate::{
     env::{Env, Warning},
     semconv::Conventions,
@@ -14,6 +17,36 @@ use crate::{
 const DEFAULT_SERVICE_NAME: &str = "php";
 /// Upper bound of item counts, so that a slip of the finger is not an allocation of everything.
 const MOST_ITEMS: usize = 1_000_000;
+/// Metrics are not sent more often than this, whatever is asked for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Variables of the specification that mean something to others and nothing here, with
+/// what is used instead. Who sets one is told.
+const NOT_READ: &[(&str, &str)] = &[
+    ("OTEL_CONFIG_FILE", "glasspool.toml has the configuration"),
+    (
+        "OTEL_ENTITIES",
+        "OTEL_RESOURCE_ATTRIBUTES takes the same attributes",
+    ),
+    ("OTEL_LOG_LEVEL", "log_level in php-fpm.conf says what is logged"),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "metrics go without exemplars"),
+    (
+        "OTEL_EXPORTER_PROMETHEUS_HOST",
+        "metrics go by OTLP; a collector can offer them to Prometheus",
+    ),
+    (
+        "OTEL_EXPORTER_PROMETHEUS_PORT",
+        "metrics go by OTLP; a collector can offer them to Prometheus",
+    ),
+    (
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+        "names are those of the stable conventions",
+    ),
+    (
+        "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN",
+        "exceptions are events on spans",
+    ),
+];
 
 impl Options {
     /// The file's values with the variables over them. Per signal variables win over
@@ -22,16 +55,29 @@ impl Options {
         let env = Env::new(variables);
         let mut traces = signal(&env, &file, "TRACES", "/v1/traces", file.traces_exporter);
         let mut logs = signal(&env, &file, "LOGS", "/v1/logs", file.logs_exporter);
+        let mut metrics = signal(&env, &file, "METRICS", "/v1/metrics", file.metrics_exporter);
         if env.flag("OTEL_SDK_DISABLED") {
-            traces.exporter = ExporterKind::None;
-            logs.exporter = ExporterKind::None;
+            for signal in [&mut traces, &mut logs, &mut metrics] {
+                signal.exporter = ExporterKind::None;
+            }
         }
+        for (name, instead) in NOT_READ {
+            if env.text(name).is_some() {
+                env.warn(name, format!("is not read here: {instead}"));
+            }
+        }
+        propagators(&env);
         let options = Options {
             resource_attributes: resource_attributes(&env, &file),
             traces,
             logs,
+            metrics,
+            metric_reader: metric_reader(&env),
             sampler: sampler(&env).or(file.sampler).unwrap_or_default(),
-            batch: batch(&env, &file),
+            batch: batch(&env, &file, "BSP", file.schedule_delay),
+            // Not the specification's second: they tell of what hangs right now.
+            log_batch: batch(&env, &file, "BLRP", Some(Duration::ZERO)),
+            limits: Limits::from_env(&env),
             slow_signal: file.slow_signal.unwrap_or_default(),
             conventions: conventions(&env, &file),
         };
@@ -98,6 +144,11 @@ fn signal(
         };
         env.word(name, gzip, "gzip, none")
     };
+    let file_of = |what: &str| env.text(&own(what)).or_else(|| env.text(&general(what)));
+    let insecure = match env.text(&own("INSECURE")) {
+        Some(_) => own("INSECURE"),
+        None => general("INSECURE"),
+    };
     SignalOptions {
         exporter: env
             .word(
@@ -123,24 +174,75 @@ fn signal(
                 .or_else(|| compression(&general("COMPRESSION")))
                 .or(file.gzip)
                 .unwrap_or(false),
+            insecure: env.flag(&insecure),
+            tls: TlsFiles {
+                certificate: file_of("CERTIFICATE").map(Into::into),
+                client_certificate: file_of("CLIENT_CERTIFICATE").map(Into::into),
+                client_key: file_of("CLIENT_KEY").map(Into::into),
+            },
         },
     }
 }
 
-fn batch(env: &Env<'_>, file: &FileDefaults) -> BatchOptions {
+/// Workers read and write `traceparent` and `tracestate`; baggage reaches PHP as it came.
+fn propagators(env: &Env<'_>) {
+    let Some(list) = env.text("OTEL_PROPAGATORS") else {
+        return;
+    };
+    let names: Vec<_> = list
+        .split(',')
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    if !names.iter().any(|name| name == "tracecontext") {
+        env.warn(
+            "OTEL_PROPAGATORS",
+            format!("{list:?} does without tracecontext, which is used all the same"),
+        );
+    }
+    for name in names
+        .iter()
+        .filter(|name| !["tracecontext", "baggage"].contains(&name.as_str()))
+    {
+        env.warn("OTEL_PROPAGATORS", format!("{name:?} is not known here; ignored"));
+    }
+}
+
+fn metric_reader(env: &Env<'_>) -> MetricReader {
+    let defaults = MetricReader::default();
+    let temporality = env.word(
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        Temporality::parse,
+        "cumulative, delta, lowmemory",
+    );
+    MetricReader {
+        interval: env
+            .delay("OTEL_METRIC_EXPORT_INTERVAL")
+            .unwrap_or(defaults.interval)
+            .max(SHORTEST_INTERVAL),
+        timeout: env
+            .millis("OTEL_METRIC_EXPORT_TIMEOUT")
+            .unwrap_or(defaults.timeout),
+        temporality: temporality.unwrap_or(defaults.temporality),
+    }
+}
+
+/// `processor` is `BSP` (spans) or `BLRP` (log records).
+fn batch(env: &Env<'_>, file: &FileDefaults, processor: &str, delay: Option<Duration>) -> BatchOptions {
     let defaults = BatchOptions::default();
+    let name = |what: &str| format!("OTEL_{processor}_{what}");
     let max_queue_items = env
-        .count("OTEL_BSP_MAX_QUEUE_SIZE", 1, MOST_ITEMS)
+        .count(&name("MAX_QUEUE_SIZE"), 1, MOST_ITEMS)
         .or(file.max_queue_items)
         .unwrap_or(defaults.max_queue_items)
         .clamp(1, MOST_ITEMS);
+    let batch_size = name("MAX_EXPORT_BATCH_SIZE");
     let mut max_batch_items = env
-        .count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1, MOST_ITEMS)
+        .count(&batch_size, 1, MOST_ITEMS)
         .unwrap_or(defaults.max_batch_items);
     if max_batch_items > max_queue_items {
-        if env.text("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").is_some() {
+        if env.text(&batch_size).is_some() {
             env.warn(
-                "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+                &batch_size,
                 format!("is above the queue's {max_queue_items}; cut to it"),
             );
         }
@@ -148,11 +250,11 @@ fn batch(env: &Env<'_>, file: &FileDefaults) -> BatchOptions {
     }
     BatchOptions {
         schedule_delay: env
-            .millis("OTEL_BSP_SCHEDULE_DELAY")
-            .or(file.schedule_delay)
+            .delay(&name("SCHEDULE_DELAY"))
+            .or(delay)
             .unwrap_or(defaults.schedule_delay),
         export_timeout: env
-            .millis("OTEL_BSP_EXPORT_TIMEOUT")
+            .millis(&name("EXPORT_TIMEOUT"))
             .unwrap_or(defaults.export_timeout),
         max_queue_items,
         max_queue_bytes: file.max_queue_bytes.unwrap_or(defaults.max_queue_bytes),
@@ -209,144 +311,4 @@ fn conventions(env: &Env<'_>, file: &FileDefaults) -> Conventions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(pairs: &[(&str, &str)], file: FileDefaults) -> (Options, Vec<Warning>) {
-        let map = pairs
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
-        Options::from_env(&map, file)
-    }
-
-    fn clean(pairs: &[(&str, &str)], file: FileDefaults) -> Options {
-        let (options, warnings) = options(pairs, file);
-        assert_eq!(warnings, []);
-        options
-    }
-
-    #[test]
-    fn nothing_said_gives_the_specifications_defaults() {
-        let options = clean(&[], FileDefaults::default());
-        assert_eq!(options.traces.exporter, ExporterKind::Otlp);
-        assert_eq!(options.traces.target.endpoint, "http://localhost:4318/v1/traces");
-        assert_eq!(options.logs.target.endpoint, "http://localhost:4318/v1/logs");
-        assert_eq!(options.traces.target.timeout, Duration::from_secs(10));
-        assert_eq!(options.batch, BatchOptions::default());
-        assert_eq!(options.sampler, Sampler::default());
-        assert_eq!(
-            options.resource_attributes,
-            [("service.name".to_owned(), "php".to_owned())]
-        );
-    }
-
-    #[test]
-    fn a_general_endpoint_is_a_base_and_a_per_signal_one_is_not() {
-        let options = clean(
-            &[
-                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/otel/"),
-                ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://l:1/in"),
-            ],
-            FileDefaults::default(),
-        );
-        assert_eq!(options.traces.target.endpoint, "http://c:4318/otel/v1/traces");
-        assert_eq!(options.logs.target.endpoint, "http://l:1/in");
-        let grpc = [("OTEL_EXPORTER_OTLP_PROTOCOL", "GRPC")];
-        assert_eq!(
-            clean(&grpc, FileDefaults::default()).logs.target.endpoint,
-            "http://localhost:4317"
-        );
-    }
-
-    #[test]
-    fn variables_win_over_the_file_and_special_ones_over_general_ones() {
-        let file = FileDefaults {
-            service_name: Some("file".into()),
-            resource_attributes: vec![("a".into(), "file".into()), ("b".into(), "file".into())],
-            endpoint: Some("http://file:1".into()),
-            headers: vec![("k".into(), "file".into())],
-            timeout: Some(Duration::from_secs(1)),
-            traces_exporter: Some(ExporterKind::None),
-            sampler: Some(Sampler {
-                parent_based: false,
-                ratio: 0.5,
-            }),
-            schedule_delay: Some(Duration::from_secs(1)),
-            ..Default::default()
-        };
-        let kept = clean(&[], file.clone());
-        assert_eq!(kept.traces.exporter, ExporterKind::None);
-        assert_eq!(kept.traces.target.endpoint, "http://file:1/v1/traces");
-        assert_eq!(kept.sampler.ratio, 0.5);
-        assert_eq!(kept.batch.schedule_delay, Duration::from_secs(1));
-
-        let over = clean(
-            &[
-                ("OTEL_SERVICE_NAME", "env"),
-                ("OTEL_RESOURCE_ATTRIBUTES", "a=env%21,service.name=lost"),
-                ("OTEL_TRACES_EXPORTER", "Console"),
-                ("OTEL_EXPORTER_OTLP_HEADERS", "k=general"),
-                ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "k=traces"),
-                ("OTEL_EXPORTER_OTLP_TIMEOUT", "2000"),
-                ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
-                ("OTEL_TRACES_SAMPLER_ARG", "0.01"),
-                ("OTEL_BSP_SCHEDULE_DELAY", "200"),
-            ],
-            file,
-        );
-        let has = |key: &str, value: &str| over.resource_attributes.contains(&(key.into(), value.into()));
-        assert!(has("service.name", "env") && has("a", "env!") && has("b", "file"));
-        assert_eq!(over.resource_attributes.len(), 3);
-        assert_eq!(over.traces.exporter, ExporterKind::Console);
-        assert_eq!(over.traces.target.headers[0].1, "traces");
-        assert_eq!(over.logs.target.headers[0].1, "general");
-        assert_eq!(over.logs.target.timeout, Duration::from_secs(2));
-        assert_eq!(
-            over.sampler,
-            Sampler {
-                parent_based: true,
-                ratio: 0.01
-            }
-        );
-        assert_eq!(over.batch.schedule_delay, Duration::from_millis(200));
-    }
-
-    #[test]
-    fn nonsense_warns_and_is_ignored() {
-        let (options, warnings) = options(
-            &[
-                ("OTEL_TRACES_EXPORTER", "zipkin"),
-                ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
-                ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
-                ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
-                ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
-                ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "secret-token"),
-            ],
-            FileDefaults::default(),
-        );
-        assert_eq!(options.traces.exporter, ExporterKind::Otlp);
-        assert_eq!(options.traces.target.protocol, Protocol::HttpProtobuf);
-        assert_eq!(options.sampler, Sampler::default());
-        assert_eq!(options.batch.max_batch_items, 2048);
-        assert_eq!(warnings.len(), 6, "{warnings:?}");
-        assert!(!warnings.iter().any(|w| w.to_string().contains("secret")));
-    }
-
-    #[test]
-    fn disabled_means_nothing_is_exported() {
-        let options = clean(&[("OTEL_SDK_DISABLED", "true")], FileDefaults::default());
-        assert_eq!(options.traces.exporter, ExporterKind::None);
-        assert_eq!(options.logs.exporter, ExporterKind::None);
-    }
-
-    #[test]
-    fn a_header_value_is_not_in_the_debug_output() {
-        let options = clean(
-            &[("OTEL_EXPORTER_OTLP_HEADERS", "api-key=hunter2")],
-            FileDefaults::default(),
-        );
-        let text = format!("{options:?}");
-        assert!(text.contains("api-key") && !text.contains("hunter2"));
-    }
-}
+mod tests;

@@ -1,0 +1,120 @@
+//! What is measured. Names with `http.` and `otel.sdk.` are those of the semantic
+//! conventions 1.44 (`docs/http/http-metrics.md`, `docs/otel/sdk-metrics.md`); ours start with
+//! `php.`. `docs/instrumentation.md` describes each, with its attributes.
+
+/// One kind of figure.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Instrument {
+    /// Its name.
+    pub name: &'static str,
+    /// Unit (UCUM), things that are counted in braces.
+    pub unit: &'static str,
+    /// One sentence.
+    pub description: &'static str,
+    /// How its figures add up.
+    pub kind: Kind,
+}
+
+/// How the figures of an instrument add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Grows and shrinks, and sums mean something.
+    UpDownCounter,
+    /// A value of now, which is not to be added up.
+    Gauge,
+    /// A distribution of durations.
+    Histogram,
+}
+
+/// Attributes of our own instruments, besides those in [`crate::semconv::name`].
+pub mod attribute {
+    /// What came of a look: `exact`, `checked`, `stopped`, `partial`, `failed`, `too_late`,
+    /// `skipped`, `postponed`.
+    pub const LOOK_OUTCOME: &str = "php.look.outcome";
+    /// `idle` or `busy`.
+    pub const WORKER_STATE: &str = "php.worker.state";
+    /// What the observer may do: `memory`, `system_calls`, `peers`, `files`, `hold`.
+    pub const RIGHT: &str = "php.right";
+    /// Why a record was lost: `overwritten`, `garbled`.
+    pub const LOSS_REASON: &str = "php.loss.reason";
+    /// On the one series that holds what has no room in others (the SDKs' name).
+    pub const OVERFLOW: &str = "otel.metric.overflow";
+}
+
+macro_rules! instruments {
+    ($($constant:ident: $kind:ident, $name:literal, $unit:literal, $description:literal;)*) => {
+        $(
+            #[doc = $description]
+            pub static $constant: Instrument = Instrument {
+                name: $name,
+                unit: $unit,
+                description: $description,
+                kind: Kind::$kind,
+            };
+        )*
+
+        /// All there are.
+        pub static ALL: &[&Instrument] = &[$(&$constant),*];
+    };
+}
+
+instruments! {
+    REQUEST_DURATION: Histogram, "http.server.request.duration", "s",
+        "Duration of HTTP server requests.";
+    ACTIVE_REQUESTS: UpDownCounter, "http.server.active_requests", "{request}",
+        "Number of active HTTP server requests.";
+    WORKERS: UpDownCounter, "php.worker.count", "{worker}",
+        "Workers, by pool and state.";
+    DEATHS: Counter, "php.worker.deaths", "{worker}",
+        "Workers that ended by a signal, by pool and signal.";
+    KILLED: Counter, "php.request.killed", "{request}",
+        "Requests whose worker ended before they did.";
+    SATURATIONS: Counter, "php.pool.saturations", "{report}",
+        "Reports of a pool with all its workers busy.";
+    RUNG: Gauge, "php.observer.rung", "1",
+        "How much a look at the pool's workers can show: 0 whether they run, 1 what they wait in, 2 PHP frames, \
+         3 all but holding a running worker, 4 everything.";
+    RIGHT: Gauge, "php.observer.right", "1",
+        "Whether the observer may do this with the pool's workers: 1 or 0.";
+    LOOKS: Counter, "php.observer.looks", "{look}",
+        "Looks into workers, by what came of them.";
+    STOP_TIME: Counter, "php.observer.stop_time", "s",
+        "Time for which workers were stopped to be looked into.";
+    RECORDS_LOST: Counter, "php.observer.records.lost", "{record}",
+        "Records of requests that could not be read, by reason.";
+    SPANS_EXPORTED: Counter, "otel.sdk.exporter.span.exported", "{span}",
+        "The number of spans for which the export has finished, either successful or failed.";
+    LOGS_EXPORTED: Counter, "otel.sdk.exporter.log.exported", "{log_record}",
+        "The number of log records for which the export has finished, either successful or failed.";
+    SPANS_DROPPED: Counter, "otel.sdk.processor.span.processed", "{span}",
+        "The number of spans that were dropped before an export, by reason.";
+    LOGS_DROPPED: Counter, "otel.sdk.processor.log.processed", "{log_record}",
+        "The number of log records that were dropped before an export, by reason.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_and_follow_the_conventions() {
+        for (at, instrument) in ALL.iter().enumerate() {
+            let Instrument { name, unit, .. } = instrument;
+            assert!(ALL[at + 1..].iter().all(|other| other.name != *name), "{name}");
+            let allowed = |c: char| c.is_ascii_lowercase() || matches!(c, '.' | '_');
+            assert!(name.chars().all(allowed), "{name}");
+            assert!(
+                *unit == "s" || *unit == "1" || unit.starts_with('{'),
+                "{name}: {unit}"
+            );
+            assert!(
+                ["http.server.", "otel.sdk.", "php."]
+                    .iter()
+                    .any(|start| name.starts_with(start)),
+                "{name}"
+            );
+        }
+    }
+}
