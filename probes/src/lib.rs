@@ -27,6 +27,8 @@
 #![forbid(unsafe_code)]
 
 pub mod foreign;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod memory;
 pub mod native;
 pub mod php;
@@ -35,10 +37,11 @@ pub mod rights;
 pub mod sample;
 pub mod stop;
 mod syscalls;
+mod task_clock;
 pub mod wait;
 
 pub use foreign::{Access, OpenError, Process, Request};
 pub use memory::{MemFd, ReadError, TargetAddr, TargetMemory};
 pub use php::args::{AllowList, Argument, Arguments};
 pub use php::frames::{Frame, How, Kind, Partial, Stack, StackError, Want, read_held, read_stack};
-pub use sample::{Options, Sample, SampleError, Stop, Target, sample};
+pub use sample::{Options, Sample, SampleError, Stop, Target, sample, sample_with_native};

@@ -1,22 +1,28 @@
-//! What `/proc` says of a target: whether it runs, how often it has run, and what it
-//! waits in. State and counters need no privilege (proc_pid_stat(5), and
-//! Documentation/scheduler/sched-stats.rst for `schedstat`); what it waits in does.
+//! What `/proc` says of a target: whether it runs, how often it has run, and for how long
+//! it has slept. None of that needs any privilege (proc_pid_stat(5), and
+//! Documentation/scheduler/sched-stats.rst for `schedstat`). What it waits in does, and is
+//! [`crate::wait`]'s.
 //!
 //! All of it is about the main thread, the only one of a PHP worker that runs PHP.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use glasspool_abi::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::CpuSet;
+use rustix::time::{ClockId, clock_gettime};
 
 pub use crate::syscalls::name as syscall_name;
+use crate::task_clock;
 
 /// No file of interest is longer; `status` has about 1.5 KiB.
-const FILE_CAP: u64 = 8 * 1024;
+pub(crate) const FILE_CAP: u64 = 8 * 1024;
+
+/// How exactly the start of a process is told (USER_HZ is 100 on all Linux machines).
+const CLOCK_TICK: Duration = Duration::from_millis(10);
 
 /// The scheduler's word for what a process does, from `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,17 +83,6 @@ pub struct Switches {
     pub involuntary: u64,
 }
 
-/// What a sleeping process waits in, as far as the reader may know: the number and the
-/// kernel function only. [`crate::wait`] tells much more.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wait {
-    /// Number of the system call, for this machine's architecture; [`syscall_name`]
-    /// names it. `None` if unreadable, or if it is not in one (a page fault).
-    pub syscall: Option<u64>,
-    /// The kernel function it sleeps in. `None` where the kernel does not tell.
-    pub wchan: Option<String>,
-}
-
 /// The process's state, or `None` if there is no such process (any more).
 #[must_use]
 pub fn state(pid: Pid) -> Option<RunState> {
@@ -99,16 +94,6 @@ pub fn state(pid: Pid) -> Option<RunState> {
 #[must_use]
 pub fn run_counters(pid: Pid) -> Option<RunCounters> {
     parse_counters(&read(pid, "schedstat").ok()?)
-}
-
-/// What the process waits in. Empty for a reader without ptrace access to it
-/// (`ptrace_may_access` guards both files).
-#[must_use]
-pub fn wait(pid: Pid) -> Wait {
-    Wait {
-        syscall: read(pid, "syscall").ok().and_then(|text| parse_syscall(&text)),
-        wchan: wchan(pid),
-    }
 }
 
 /// The kernel function that the process sleeps in, or `None` if it does not sleep or
@@ -127,30 +112,39 @@ pub fn switches(pid: Pid) -> Option<Switches> {
     parse_switches(&read(pid, "status").ok()?)
 }
 
+/// When the process started, as time since boot (`CLOCK_BOOTTIME`), exact to a clock tick.
+#[must_use]
+pub fn started(pid: Pid) -> Option<Duration> {
+    parse_started(&read(pid, "stat").ok()?)
+}
+
 /// How long a sleeping process has slept so far, or `None` if that cannot be told.
-/// Meaningless for one that runs. Needs no privilege; exact to some microseconds.
+/// Meaningless for one that runs. Needs no privilege; exact to some microseconds, or some
+/// milliseconds where a hypervisor takes time away.
 ///
-/// The kernel notes in `se.exec_start` when a task was last on a CPU, on *that CPU's*
-/// clock of task time, which leaves out interrupts and what a hypervisor took away: the
-/// clocks of two CPUs differ by seconds after some hours. So a thread of ours goes to
-/// that very CPU, and its own value is the time there now. Takes 0.1 ms, or as long as
-/// the CPU is busy with others; `None` if the CPU is not one of ours to use, or the
-/// kernel does not tell (`CONFIG_SCHED_DEBUG` is off).
+/// The kernel notes in `se.exec_start` when a task was last on a CPU, on that CPU's clock
+/// of task time; see `task_clock`. Takes 20 us, and ten times a second for each CPU
+/// 0.1 ms more; `None` if the CPU is not one of ours to use, or the kernel does not tell
+/// (`CONFIG_SCHED_DEBUG` is off).
 #[must_use]
 pub fn asleep_for(pid: Pid) -> Option<Duration> {
-    let cpu = parse_cpu(&read(pid, "stat").ok()?)?;
+    let stat = read(pid, "stat").ok()?;
     let then = parse_exec_start(&read(pid, "sched").ok()?)?;
-    let now = std::thread::Builder::new()
-        .name("clock".to_owned())
-        .spawn(move || {
-            let mut cpus = CpuSet::new();
-            cpus.set(cpu);
-            sched_setaffinity(None, &cpus).ok()?;
-            // The value is renewed when another task is chosen.
-            std::thread::yield_now();
-            parse_exec_start(&read_file("/proc/thread-self/sched", FILE_CAP).ok()?)
-        });
-    now.ok()?.join().ok()??.checked_sub(then)
+    let asleep = task_clock::now(parse_cpu(&stat)?)?.saturating_sub(then);
+    // Nobody sleeps for longer than he has lived; a virtual machine that was moved has
+    // clocks that say so.
+    let lived = since_boot().saturating_sub(parse_started(&stat)?) + CLOCK_TICK;
+    (asleep <= lived).then_some(asleep)
+}
+
+/// The present time of the clock of [`started`].
+#[must_use]
+pub fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// The thread that traces this process, if any; of a single-threaded tracer, its pid.
@@ -184,6 +178,14 @@ pub(crate) fn read_file(path: &str, cap: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// The beginning of a file of `/proc` that was opened by somebody else. Leaves its
+/// offset, which that other shares, as it is.
+pub(crate) fn read_handed(file: BorrowedFd<'_>) -> io::Result<String> {
+    let mut bytes = [0; 512];
+    let got = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut bytes, 0))?;
+    Ok(String::from_utf8_lossy(&bytes[..got]).into_owned())
+}
+
 fn read(pid: Pid, file: &str) -> io::Result<String> {
     read_file(&format!("/proc/{pid}/{file}"), FILE_CAP)
 }
@@ -214,9 +216,12 @@ fn parse_counters(schedstat: &str) -> Option<RunCounters> {
     (counters.timeslices != 0).then_some(counters)
 }
 
-/// `running`, `-1 SP PC` outside of a system call, or its number, arguments, SP, PC.
-fn parse_syscall(text: &str) -> Option<u64> {
-    text.split_ascii_whitespace().next()?.parse().ok()
+/// Field 22, in clock ticks; the 20th after the command name.
+fn parse_started(stat: &str) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: u64 = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Some(Duration::from_millis(ticks.checked_mul(1000)? / per_second))
 }
 
 fn parse_switches(status: &str) -> Option<Switches> {
@@ -231,7 +236,7 @@ fn parse_switches(status: &str) -> Option<Switches> {
 }
 
 /// `se.exec_start : 16303305.229584`, milliseconds and a fraction of six digits.
-fn parse_exec_start(sched: &str) -> Option<Duration> {
+pub(crate) fn parse_exec_start(sched: &str) -> Option<Duration> {
     let line = sched
         .lines()
         .find_map(|line| line.strip_prefix("se.exec_start"))?;
@@ -269,13 +274,16 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_read_in_all_three_forms() {
+    fn the_start_is_the_22nd_field_whatever_the_name() {
+        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 0 0 0 3 1 0 0 20 0 1 0 4242 9 8 7";
+        let ticks = rustix::param::clock_ticks_per_second();
         assert_eq!(
-            parse_syscall("7 0x1 0x2 0x3 0x0 0x0 0x0 0x7ffc 0x7f00\n"),
-            Some(7)
+            parse_started(stat),
+            Some(Duration::from_millis(4242 * 1000 / ticks))
         );
-        assert_eq!(parse_syscall("running\n"), None);
-        assert_eq!(parse_syscall("-1 0x7ffc 0x7f00\n"), None);
+        assert_eq!(parse_started("7 (a) S 1"), None);
+        let own = Pid(std::process::id().try_into().unwrap());
+        assert!(started(own).unwrap() <= since_boot());
     }
 
     #[test]
@@ -321,6 +329,6 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(state(pid), None);
         assert_eq!(run_counters(pid), None);
-        assert_eq!(wait(pid), Wait::default());
+        assert_eq!(wchan(pid), None);
     }
 }

@@ -5,12 +5,18 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this file is a test, its helpers too")]
 
+#[path = "live/build.rs"]
+mod build;
 #[path = "live_native/database.rs"]
 mod database;
+#[path = "live/mod.rs"]
+mod live;
 #[path = "live_native/rights.rs"]
 mod rights;
 #[path = "live_native/stacks.rs"]
 mod stacks;
+#[path = "live_native/stops.rs"]
+mod stops;
 #[path = "live_native/target.rs"]
 mod target;
 
@@ -18,13 +24,12 @@ use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use glasspool_probes::native::Moment;
 use glasspool_probes::process;
 use glasspool_probes::wait::{Class, Endpoint, Kind, Purpose};
 use rustix::fs::{FlockOperation, flock};
 
 use database::Database;
-use target::{PATIENCE, Php, fd, skipped};
+use target::{Moment, PATIENCE, Php, fd, skipped};
 
 /// The look is whole: the native stack ends in the program's entry, the builtin was
 /// found in it by its handler, and nothing is missing.
@@ -247,7 +252,7 @@ fn a_silent_name_server_is_named() {
     };
     let resolv = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(resolv.path(), "nameserver 127.53.53.53\noptions timeout:30\n").unwrap();
-    let mut command = Command::new("unshare");
+    let mut command = live::mortal("unshare");
     command.args([
         "-m",
         "sh",
@@ -267,7 +272,10 @@ fn a_silent_name_server_is_named() {
 
 #[test]
 fn queries_name_the_database_over_tcp_and_over_its_socket() {
-    let Some(database) = Database::start() else { return };
+    let database = match Database::start() {
+        Ok(database) => database,
+        Err(why) => return skipped(why),
+    };
     let (port, socket) = (database.port, database.socket());
     let socket = socket.to_str().unwrap();
     let cases = [

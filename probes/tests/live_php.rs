@@ -4,13 +4,17 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this file is a test, its helpers too")]
 
+#[path = "live/build.rs"]
+mod build;
+#[path = "live/mod.rs"]
+mod live;
 #[path = "live_php/target.rs"]
 mod target;
 
 use std::time::{Duration, Instant};
 
 use glasspool_probes::php::check::{Checked, read_checked};
-use glasspool_probes::process::{RunState, syscall_name};
+use glasspool_probes::process::RunState;
 use glasspool_probes::stop::{StopError, with_stopped};
 use glasspool_probes::{
     How, Kind, MemFd, Options, Partial, SampleError, Stack, Stop, read_held, read_stack, sample,
@@ -48,9 +52,12 @@ fn asleep(text: &str, expected: &[&str]) {
     assert_eq!(sample.stack.how, How::Exact);
     assert!(!sample.stack.cut);
     let wait = sample.wait.expect("it sleeps");
-    let call = wait.syscall.and_then(syscall_name);
+    let call = wait.call.as_ref().expect("the test may know the call");
     assert!(
-        matches!(call, Some("poll" | "select" | "pselect6" | "read" | "recvfrom")),
+        matches!(
+            call.name,
+            Some("poll" | "select" | "pselect6" | "read" | "recvfrom")
+        ),
         "{wait:?}"
     );
 }
@@ -407,10 +414,7 @@ echo $seen, \"\\n\";
     // enough for a script that is kept from running for a while.
     let sends = 300;
     let sender = format!("for ($i = 0; $i < {sends}; $i++) {{ posix_kill({pid}, 36); usleep(3000); }}");
-    let mut sender = std::process::Command::new("php")
-        .args(["-r", &sender])
-        .spawn()
-        .unwrap();
+    let mut sender = live::mortal("php").args(["-r", &sender]).spawn().unwrap();
     let mut held = 0_u32;
     let mut shortest = Duration::MAX;
     while sender.try_wait().unwrap().is_none() || held < 200 {

@@ -5,17 +5,23 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use glasspool_abi::Pid;
+use glasspool_abi::zend::{Layout, MissingOffset};
 use object::read::ReadCache;
 use object::read::elf::ElfFile64;
 use object::{Endianness, Object, ObjectSection, ObjectSegment, ObjectSymbol};
 
+use super::dwarf;
 use super::version::{self, Refused, Version};
+use crate::native::debug_file;
 
 /// Files that are remembered. A machine runs few different PHPs, but each has a
 /// hundred files that are not PHP.
 const MAX_KNOWN: usize = 4_096;
 /// PHP's constants have 1-8 MiB, also in a program that embeds it with all extensions.
 const MAX_CONSTANTS: u64 = 64 * 1024 * 1024;
+/// Debug information of PHP has 30 to 60 MiB.
+const MAX_DEBUG: u64 = 256 * 1024 * 1024;
 /// Longest start of a file that is compared with what is mapped; it has the ELF header
 /// and in practice the build id.
 const HEAD: usize = 4_096;
@@ -46,7 +52,13 @@ pub(super) struct Binary {
     version: Version,
     vm_kind: Option<VmKind>,
     head: Vec<u8>,
+    build_id: Vec<u8>,
+    /// What debug information says of the offsets, and of which file it was read last: each
+    /// process may have another one.
+    described: Mutex<Option<(FileIdentity, Described)>>,
 }
+
+type Described = Result<Layout, MissingOffset>;
 
 #[derive(Debug, Clone, Copy)]
 struct Loaded {
@@ -69,11 +81,28 @@ pub(super) enum Looked {
 /// is one; without one the time of the last change has to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Identity {
+    file: FileIdentity,
+    build_id: Vec<u8>,
+}
+
+/// What tells one file, and one content of it, from the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
     changed: (i64, i64),
-    build_id: Vec<u8>,
+}
+
+impl FileIdentity {
+    fn of(metadata: &std::fs::Metadata) -> FileIdentity {
+        FileIdentity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            changed: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
 }
 
 static KNOWN: Mutex<Option<HashMap<Identity, Looked>>> = Mutex::new(None);
@@ -93,10 +122,7 @@ pub(super) fn look(file: &File, path: &str) -> Result<Looked, String> {
     };
     let build_id = elf.build_id().ok().flatten().unwrap_or_default();
     let identity = Identity {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.len(),
-        changed: (metadata.mtime(), metadata.mtime_nsec()),
+        file: FileIdentity::of(&metadata),
         build_id: build_id
             .get(..build_id.len().min(64))
             .unwrap_or_default()
@@ -118,7 +144,7 @@ pub(super) fn look(file: &File, path: &str) -> Result<Looked, String> {
     if let Some(looked) = known(None) {
         return Ok(looked);
     }
-    let looked = read(&elf, &data, path)?;
+    let looked = read(&elf, &data, path, &identity.build_id)?;
     known(Some(looked.clone()));
     Ok(looked)
 }
@@ -127,6 +153,7 @@ fn read<'data>(
     elf: &ElfFile64<'data, Endianness, &'data ReadCache<&'data File>>,
     data: &'data ReadCache<&'data File>,
     path: &str,
+    build_id: &[u8],
 ) -> Result<Looked, String> {
     let (mut executor, mut executor_zts, mut sapi, mut kind) = (None, false, None, None);
     for symbol in elf.dynamic_symbols().filter(|symbol| symbol.is_definition()) {
@@ -177,6 +204,8 @@ fn read<'data>(
         version,
         vm_kind: code.and_then(VmKind::of_code),
         head: head.to_vec(),
+        build_id: build_id.to_vec(),
+        described: Mutex::new(None),
     })))
 }
 
@@ -193,6 +222,29 @@ impl Binary {
 
     pub(super) fn vm_kind(&self) -> Option<VmKind> {
         self.vm_kind
+    }
+
+    /// The offsets that debug information describes: the file's own (`file` is that file,
+    /// open), or that of the debug file for its build id, as process `pid` or this one
+    /// would find it. `None` if there is none. Some hundred milliseconds the first time.
+    pub(super) fn described_layout(&self, pid: Pid, file: &File) -> Option<Described> {
+        self.describe(file).or_else(|| {
+            let file = debug_file::find(pid, &self.build_id)?;
+            self.describe(&file)
+        })
+    }
+
+    fn describe(&self, file: &File) -> Option<Described> {
+        let identity = FileIdentity::of(&file.metadata().ok()?);
+        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, layout)) = &*described
+            && *of == identity
+        {
+            return Some(layout.clone());
+        }
+        let layout = dwarf::layout(&debug_file::load(file, MAX_DEBUG)?);
+        *described = Some((identity, layout.clone()));
+        Some(layout)
     }
 
     /// The file's first bytes, to be compared with what a process has mapped.
@@ -297,9 +349,12 @@ mod tests {
                 text: String::new(),
                 minor: (8, 2),
                 api: 0,
+                debug: false,
             },
             vm_kind: None,
             head: Vec::new(),
+            build_id: Vec::new(),
+            described: Mutex::new(None),
         };
         assert_eq!(binary.place(0x7000_0000, 0), Some((0x7020_1000, None)));
         assert_eq!(binary.place(0x7020_0000, 0x10_0000), Some((0x7020_1000, None)));

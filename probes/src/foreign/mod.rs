@@ -7,19 +7,20 @@
 //! - `maps`: the files it has mapped; one of them exports `executor_globals`;
 //! - `binary`: that file: the symbols, the version, the kind of VM. Read once for all
 //!   processes that run the same file;
-//! - [`crate::php::layouts`]: the offsets of that version;
+//! - [`crate::php::layouts`]: the offsets of that version; `dwarf`: the same out of debug
+//!   information, for builds that have no table;
 //! - `self_test`: whether they fit this very process, before anything is believed;
-//! - `denied`: what is missing where the kernel refuses, and how to grant it;
-//! - `request`: what the process serves.
+//! - `request`: what the process serves; `params`: what the web server has said of it.
 //!
 //! Start reading at [`Process::open`].
 
 mod binary;
-mod denied;
+pub(crate) mod dwarf;
 mod maps;
 mod open;
-mod request;
-mod self_test;
+mod params;
+pub(crate) mod request;
+pub(crate) mod self_test;
 mod version;
 
 use std::os::fd::OwnedFd;
@@ -33,8 +34,10 @@ pub use binary::VmKind;
 pub use request::Request;
 
 use crate::memory::{LiveMemory, TargetAddr};
+use crate::native::Natives;
 use crate::php::frames::StackError;
 use crate::process;
+use crate::rights::Obstacle;
 use crate::sample::{Options, Sample, SampleError, Subject, sample_subject};
 use binary::Binary;
 
@@ -46,6 +49,18 @@ pub struct Access {
     /// Whether to read PHP versions whose offsets were taken from somebody else's copy
     /// of the headers and never tried on a process: 8.0, 8.1 and 8.3.
     pub unverified_layouts: bool,
+    /// Whether to take the offsets from debug information even where a table has them, to
+    /// try one against the other.
+    pub debug_information: bool,
+}
+
+/// Where the offsets of a process were taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LayoutFrom {
+    /// The table for its version ([`crate::php::layouts`]).
+    Table,
+    /// The debug information of its very build.
+    DebugInformation,
 }
 
 /// The way to a process's memory.
@@ -70,14 +85,14 @@ pub enum OpenError {
         pid: Pid,
     },
     /// The kernel refuses.
-    #[error("cannot {what} of process {pid}: {reason}")]
+    #[error("cannot {what} of process {pid}: {why}")]
     Denied {
         /// The process.
         pid: Pid,
         /// What was refused.
         what: &'static str,
-        /// Why, as far as it can be told, and what to grant.
-        reason: String,
+        /// Why, and what to grant.
+        why: Obstacle,
     },
     /// It runs no PHP.
     #[error(
@@ -133,6 +148,7 @@ pub struct Process {
     memory: LiveMemory,
     build: PhpBuild,
     binary: Arc<Binary>,
+    layout_from: LayoutFrom,
     sapi_globals: Option<TargetAddr>,
     /// Whether a stack of this process has been seen that made sense.
     proven: AtomicBool,
@@ -164,10 +180,21 @@ impl Process {
         !process::has_exited(&*self.pidfd)
     }
 
+    /// Whether what was read up to now was this process's, and of this program.
+    fn is_there(&self) -> bool {
+        self.is_alive() && self.memory.is_same_program()
+    }
+
     /// The PHP inside it: version, API number, offsets.
     #[must_use]
     pub fn build(&self) -> &PhpBuild {
         &self.build
+    }
+
+    /// Where its offsets were taken from.
+    #[must_use]
+    pub fn layout_from(&self) -> LayoutFrom {
+        self.layout_from
     }
 
     /// The file with PHP in it, as the process itself would name it.
@@ -191,18 +218,29 @@ impl Process {
     /// Takes one sample, as [`crate::sample()`] does of a worker. Blocks for 0.1 ms
     /// typically, some milliseconds at worst.
     pub fn sample(&self, options: &Options) -> Result<Sample, SampleError> {
+        self.sample_and(options, None)
+    }
+
+    /// The same with native frames, as [`crate::sample_with_native()`].
+    pub fn sample_with_native(&self, options: &Options, natives: Natives<'_>) -> Result<Sample, SampleError> {
+        self.sample_and(options, Some(natives))
+    }
+
+    fn sample_and(&self, options: &Options, natives: Option<Natives<'_>>) -> Result<Sample, SampleError> {
         let subject = Subject {
             pid: self.pid,
             memory: &self.memory,
+            calls: None,
             build: &self.build,
             vm_registers: self.vm_kind() == Some(VmKind::Hybrid),
+            saved_registers: None,
         };
-        let sample = sample_subject(&subject, options).map_err(|error| match error {
+        let sample = sample_subject(&subject, options, natives).map_err(|error| match error {
             // What cannot be read of a process that has ended says nothing.
-            SampleError::Read { .. } if !self.is_alive() => SampleError::Gone { pid: self.pid },
+            SampleError::Read { .. } if !self.is_there() => SampleError::Gone { pid: self.pid },
             error => error,
         })?;
-        if !self.is_alive() {
+        if !self.is_there() {
             return Err(SampleError::Gone { pid: self.pid });
         }
         if !self.proven.load(Ordering::Relaxed) {
@@ -229,6 +267,6 @@ impl Process {
     /// PHP leaves it in place when a request ends: see [`Request::stale`].
     #[must_use]
     pub fn request(&self) -> Option<Request> {
-        request::read(&self.memory, &self.build, self.sapi_globals?)
+        request::read(&self.memory, &self.build, self.sapi_globals?).filter(|_| self.is_there())
     }
 }

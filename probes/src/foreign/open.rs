@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use glasspool_abi::Pid;
-use glasspool_abi::zend::PhpBuild;
+use glasspool_abi::zend::{Layout, MissingOffset, PhpBuild};
 use rustix::fs::OFlags;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::binary::{Binary, Looked};
 use super::maps::MappedFile;
-use super::{Access, OpenError, Process, Way, binary, denied, maps, self_test};
+use super::{Access, LayoutFrom, OpenError, Process, Way, binary, maps, self_test};
 use crate::memory::{LiveMemory, MemFd, ReadError, TargetAddr, TargetMemory, VmRead};
-use crate::php::layouts;
+use crate::php::layouts::{self, NoLayout};
 use crate::process;
+use crate::rights::Obstacle;
 
 /// `/proc/PID/maps` of a process with the most mappings the kernel allows has 10 MiB.
 const MAX_MAPS: u64 = 16 * 1024 * 1024;
@@ -44,16 +45,21 @@ pub(super) fn open(pid: Pid, access: Access) -> Result<Process, OpenError> {
     if process::has_exited(&*pidfd) {
         return Err(gone());
     }
-    opened
+    match opened {
+        // It has executed another program in the middle of it.
+        Ok(process) if !process.memory.is_same_program() => Err(gone()),
+        opened => opened,
+    }
 }
 
 fn find(pid: Pid, pidfd: &Arc<OwnedFd>, access: Access) -> Result<Process, OpenError> {
+    // First, so that all the rest is of this program or of none.
+    let memory = open_memory(pid, pidfd, access.way)?;
     let maps = read_maps(pid)?;
     let exe = fs::read_link(format!("/proc/{pid}/exe"))
         .ok()
         .and_then(|path| Some(path.to_str()?.trim_end_matches(" (deleted)").to_owned()));
-    let memory = open_memory(pid, pidfd, access.way)?;
-    let (file, binary) = find_php(pid, &maps, exe.as_deref())?;
+    let (file, opened, binary) = find_php(pid, &maps, exe.as_deref())?;
     let garbled = |why: &str| OpenError::Garbled {
         pid,
         file: binary.path().to_owned(),
@@ -63,14 +69,8 @@ fn find(pid: Pid, pidfd: &Arc<OwnedFd>, access: Access) -> Result<Process, OpenE
     let (executor_globals, sapi_globals) = binary
         .place(file.start, file.offset)
         .ok_or_else(|| garbled("it is mapped in a way that its headers do not say"))?;
+    let (layout, layout_from) = choose_layout(pid, &opened, &binary, access)?;
     let version = binary.version();
-    let layout = layouts::layout(version.minor, access.unverified_layouts).map_err(|refused| {
-        OpenError::Unsupported {
-            pid,
-            php: format!("PHP {} (API{},NTS)", version.text, version.api),
-            why: refused.to_string(),
-        }
-    })?;
     let build = PhpBuild {
         version: version.text.clone(),
         api: version.api,
@@ -92,9 +92,52 @@ fn find(pid: Pid, pidfd: &Arc<OwnedFd>, access: Access) -> Result<Process, OpenE
         memory,
         build,
         binary,
+        layout_from,
         sapi_globals: sapi_globals.map(TargetAddr),
         proven: AtomicBool::new(false),
     })
+}
+
+/// The table for its version; for a build that has none, what its debug information says.
+fn choose_layout(
+    pid: Pid,
+    file: &File,
+    binary: &Binary,
+    access: Access,
+) -> Result<(Layout, LayoutFrom), OpenError> {
+    let version = binary.version();
+    let unsupported = |why: String| OpenError::Unsupported {
+        pid,
+        php: version.name(),
+        why,
+    };
+    let no_table = if version.debug || access.debug_information {
+        NoLayout::Unknown
+    } else {
+        match layouts::layout(version.minor, access.unverified_layouts) {
+            Ok(layout) => return Ok((layout, LayoutFrom::Table)),
+            Err(no_table) => no_table,
+        }
+    };
+    match binary.described_layout(pid, file) {
+        Some(Ok(mut layout)) => {
+            // What may be shown is decided by more than offsets, and of a version that is
+            // not known nobody knows by what.
+            if layouts::api_of(version.minor).is_none() {
+                layout.eg_exception_ignore_args = None;
+            }
+            Ok((layout, LayoutFrom::DebugInformation))
+        }
+        Some(Err(MissingOffset(name))) => Err(unsupported(format!(
+            "no layout table, and its debug information does not say where {name} is"
+        ))),
+        None if no_table == NoLayout::Unverified => Err(unsupported(no_table.to_string())),
+        None => Err(unsupported(format!(
+            "no layout table and no debug information; PHP frames are off, native frames need neither ({}, and \
+             others where debug information is installed)",
+            layouts::supported()
+        ))),
+    }
 }
 
 fn read_maps(pid: Pid) -> Result<String, OpenError> {
@@ -123,26 +166,19 @@ fn open_memory(pid: Pid, pidfd: &Arc<OwnedFd>, way: Way) -> Result<LiveMemory, O
 
 /// The mapped file that has PHP in it. A file that cannot be opened is passed over, for
 /// as long as another one is PHP.
-fn find_php(pid: Pid, maps: &str, exe: Option<&str>) -> Result<(MappedFile, Arc<Binary>), OpenError> {
+fn find_php(pid: Pid, maps: &str, exe: Option<&str>) -> Result<(MappedFile, File, Arc<Binary>), OpenError> {
     let files = maps::parse(maps, exe);
     let mut trouble = None;
     for file in &files {
         let opened = match open_file(pid, file, exe) {
             Ok(opened) => opened,
             Err(source) => {
-                trouble.get_or_insert_with(|| match source.kind() {
-                    io::ErrorKind::PermissionDenied => refused(pid, "open the mapped files"),
-                    _ => OpenError::Kernel {
-                        pid,
-                        what: "open the mapped files",
-                        source,
-                    },
-                });
+                trouble.get_or_insert_with(|| failed(pid, "open the mapped files", source));
                 continue;
             }
         };
         match binary::look(&opened, &file.path) {
-            Ok(Looked::Php(binary)) => return Ok((file.clone(), binary)),
+            Ok(Looked::Php(binary)) => return Ok((file.clone(), opened, binary)),
             Ok(Looked::Refused(refused)) => {
                 return Err(OpenError::Unsupported {
                     pid,
@@ -222,24 +258,13 @@ fn compare_head(pid: Pid, memory: &LiveMemory, file: &MappedFile, binary: &Binar
 }
 
 fn failed(pid: Pid, what: &'static str, source: io::Error) -> OpenError {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => refused(pid, what),
-        // ESRCH: it has exited between the open and the read.
-        // It exists, the pidfd says so, and yet it is not there.
-        io::ErrorKind::NotFound => OpenError::Denied {
-            pid,
-            what,
-            reason: denied::HIDDEN.to_owned(),
-        },
-        _ if source.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => OpenError::Gone { pid },
-        _ => OpenError::Kernel { pid, what, source },
+    match Obstacle::behind(pid, &source) {
+        Obstacle::Gone => OpenError::Gone { pid },
+        Obstacle::Failed { .. } => OpenError::Kernel { pid, what, source },
+        why => OpenError::Denied { pid, what, why },
     }
 }
 
 fn refused(pid: Pid, what: &'static str) -> OpenError {
-    OpenError::Denied {
-        pid,
-        what,
-        reason: denied::explain(pid),
-    }
+    failed(pid, what, io::ErrorKind::PermissionDenied.into())
 }

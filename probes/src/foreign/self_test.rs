@@ -21,7 +21,7 @@ const IS_PTR: [u8; 2] = [13, 14];
 
 /// Why the first test failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// A read failed.
     Memory(ReadError),
     /// What was read is not what it should be.
@@ -35,7 +35,7 @@ impl From<ReadError> for Failure {
 }
 
 /// Looks at the first functions of the process's table.
-pub(super) fn functions(mem: &impl TargetMemory, build: &PhpBuild) -> Result<(), Failure> {
+pub(crate) fn functions(mem: &impl TargetMemory, build: &PhpBuild) -> Result<(), Failure> {
     let nonsense = |why: &str| Failure::Nonsense(why.to_owned());
     let Fields {
         table,

@@ -14,6 +14,8 @@ pub(super) struct Version {
     pub(super) minor: (u32, u32),
     /// `ZEND_MODULE_API_NO`.
     pub(super) api: u32,
+    /// Whether it was built for debugging, with other offsets.
+    pub(super) debug: bool,
 }
 
 /// Why it is none that can be read: what it is, and why not.
@@ -57,11 +59,6 @@ pub(super) fn find(constants: &[u8]) -> Result<Version, Refused> {
             "its file has the build ids of several versions".to_owned(),
         ));
     }
-    if build.debug {
-        return Err(refuse(
-            "a debug build has other offsets; only builds without --enable-debug can be read".to_owned(),
-        ));
-    }
     if !build.nts {
         return Err(refuse(
             "a thread-safe (ZTS) build keeps its globals per thread; only NTS builds can be read".to_owned(),
@@ -69,21 +66,24 @@ pub(super) fn find(constants: &[u8]) -> Result<Version, Refused> {
     }
     let minor = parse_minor(text).ok_or_else(|| refuse("that is no version number".to_owned()))?;
     match layouts::api_of(minor) {
-        Some(api) if api == build.api => Ok(Version {
-            text: text.clone(),
-            minor,
-            api,
-        }),
-        Some(api) => Err(refuse(format!(
+        Some(api) if api != build.api => Err(refuse(format!(
             "version and build id do not agree (PHP {}.{} has API{api})",
             minor.0, minor.1
         ))),
-        None => Err(refuse(format!(
-            "no offsets are known for PHP {}.{}; {}",
-            minor.0,
-            minor.1,
-            layouts::supported()
-        ))),
+        _ => Ok(Version {
+            text: text.clone(),
+            minor,
+            api: build.api,
+            debug: build.debug,
+        }),
+    }
+}
+
+impl Version {
+    /// `PHP 8.2.36 (API20220829,NTS)`.
+    pub(super) fn name(&self) -> String {
+        let debug = if self.debug { ",debug" } else { "" };
+        format!("PHP {} (API{},NTS{debug})", self.text, self.api)
     }
 }
 
@@ -165,8 +165,22 @@ mod tests {
             text: "8.2.36".to_owned(),
             minor: (8, 2),
             api: 20_220_829,
+            debug: false,
         };
         assert_eq!(find(&both), Ok(expected));
+        // What the tables do not have may be in debug information.
+        for (strings, name) in [
+            (
+                ["X-Powered-By: PHP/8.2.36", "API20220829,NTS,debug"],
+                "PHP 8.2.36 (API20220829,NTS,debug)",
+            ),
+            (
+                ["X-Powered-By: PHP/8.7.0", "API20271001,NTS"],
+                "PHP 8.7.0 (API20271001,NTS)",
+            ),
+        ] {
+            assert_eq!(find(&constants(&strings)).unwrap().name(), name);
+        }
         for (strings, php, why) in [
             (
                 &["X-Powered-By: PHP/8.2.36"][..],
@@ -184,11 +198,6 @@ mod tests {
                 "do not agree (PHP 8.4 has API20240924)",
             ),
             (
-                &["X-Powered-By: PHP/8.2.36", "API20220829,NTS,debug"],
-                "PHP 8.2.36 (API20220829,NTS,debug)",
-                "debug build",
-            ),
-            (
                 &["X-Powered-By: PHP/8.2.36", "API20220829,TS"],
                 "PHP 8.2.36 (API20220829,TS)",
                 "thread-safe",
@@ -197,11 +206,6 @@ mod tests {
                 &["X-Powered-By: PHP/8.2.36", "API20220829,NTS", "API20240924,NTS"],
                 "PHP 8.2.36 (API20220829,NTS)",
                 "several versions",
-            ),
-            (
-                &["X-Powered-By: PHP/8.7.0", "API20271001,NTS"],
-                "PHP 8.7.0 (API20271001,NTS)",
-                "no offsets are known for PHP 8.7; 7.4, 8.2, 8.4 and 8.5",
             ),
             (
                 &["X-Powered-By: PHP/9", "API20271001,NTS"],

@@ -1,17 +1,18 @@
 //! Many small reads asked for at once, so that an implementation may join those
 //! that lie close together into one system call.
 
-use std::collections::HashMap;
-
 use super::{ReadError, TargetAddr};
 
 /// Requests for bytes, and after [`super::TargetMemory::read_batch`] the answers.
-/// Asking twice for the same bytes is one request.
 #[derive(Debug, Default)]
 pub struct Batch {
     requests: Vec<Request>,
-    known: HashMap<(TargetAddr, usize), usize>,
+    /// The answers, one behind the other in the order of the requests.
     bytes: Vec<u8>,
+    /// Bytes that are asked for, all together.
+    wanted: usize,
+    /// Room for what a joined read needs; kept from one batch to the next.
+    pub(super) room: Room,
 }
 
 /// Names one request of one batch.
@@ -28,33 +29,54 @@ struct Request {
     got: usize,
 }
 
+/// Buffers of `super::joined`.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Begin, end and number of each request.
+    pub(super) extents: Vec<(u64, u64, usize)>,
+    pub(super) bytes: Vec<u8>,
+}
+
 impl Batch {
+    /// Makes room for so many requests, of so many bytes together, and touches it: a batch
+    /// within these bounds is then asked for and answered without a call of the allocator
+    /// and without a page fault.
+    pub(crate) fn reserve(&mut self, requests: usize, bytes: usize) {
+        self.requests.reserve(requests);
+        self.room.extents.reserve(requests);
+        self.bytes.resize(bytes, 0);
+        self.room.bytes.resize(bytes, 0);
+    }
+
     /// Asks for up to `len` bytes from `addr` on.
     pub fn want(&mut self, addr: TargetAddr, len: usize) -> Slice {
-        let next = self.requests.len();
-        let index = *self.known.entry((addr, len)).or_insert(next);
-        if index == next {
-            let at = self.bytes.len();
-            self.bytes.resize(at + len, 0);
-            self.requests.push(Request {
-                addr,
-                at,
-                len,
-                got: 0,
-            });
-        }
-        Slice(index)
+        self.requests.push(Request {
+            addr,
+            at: self.wanted,
+            len,
+            got: 0,
+        });
+        self.wanted += len;
+        Slice(self.requests.len() - 1)
     }
 
     /// The bytes that were readable; possibly fewer than asked for, or none.
     #[must_use]
     pub fn get(&self, slice: Slice) -> &[u8] {
-        self.requests
+        let answer = self
+            .requests
             .get(slice.0)
-            .map_or(&[], |request| &self.bytes[request.at..request.at + request.got])
+            .and_then(|request| self.bytes.get(request.at..)?.get(..request.got));
+        answer.unwrap_or_default()
     }
 
-    /// Number of distinct requests.
+    /// Forgets all requests, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.requests.clear();
+        self.wanted = 0;
+    }
+
+    /// Number of requests.
     #[must_use]
     pub fn len(&self) -> usize {
         self.requests.len()
@@ -80,6 +102,7 @@ impl Batch {
         index: usize,
         read: &mut impl FnMut(TargetAddr, &mut [u8]) -> Result<usize, ReadError>,
     ) -> Result<(), ReadError> {
+        self.make_room();
         let request = &mut self.requests[index];
         let buf = &mut self.bytes[request.at..request.at + request.len];
         request.got = match read(request.addr, buf) {
@@ -93,6 +116,7 @@ impl Batch {
     /// Answers one request from bytes that were read at `from`. Says whether they
     /// cover it whole.
     pub(super) fn answer_from(&mut self, index: usize, from: TargetAddr, read: &[u8]) -> bool {
+        self.make_room();
         let request = &mut self.requests[index];
         let found = usize::try_from(request.addr.0.wrapping_sub(from.0))
             .ok()
@@ -101,6 +125,12 @@ impl Batch {
         self.bytes[request.at..request.at + request.len].copy_from_slice(found);
         request.got = request.len;
         true
+    }
+
+    fn make_room(&mut self) {
+        if self.bytes.len() < self.wanted {
+            self.bytes.resize(self.wanted, 0);
+        }
     }
 
     /// Address and length of every request, by index.

@@ -1,6 +1,9 @@
 //! Answering a batch with fewer system calls than requests: those that lie close
 //! together are read at once.
 
+use std::mem;
+
+use super::batch::Room;
 use super::{Batch, ReadError, TargetAddr, TargetMemory};
 
 /// Requests further apart than this are not joined: copying the gap would cost more
@@ -11,19 +14,27 @@ const JOIN_SPAN: u64 = 64 * 1024;
 
 /// Answers `batch` from `mem`, whose every read is a system call.
 pub(super) fn read_joined(mem: &impl TargetMemory, batch: &mut Batch) -> Result<(), ReadError> {
-    let extents: Vec<(TargetAddr, usize)> = batch.extents().collect();
-    let mut order: Vec<usize> = (0..extents.len()).collect();
-    order.sort_unstable_by_key(|&index| extents[index].0);
-    let end_of = |index: usize| extents[index].0.0.saturating_add(extents[index].1 as u64);
-    let mut scratch = Vec::new();
-    let mut rest = order.as_slice();
-    while let [first, others @ ..] = rest {
-        let start = extents[*first].0;
-        let mut end = end_of(*first);
+    let mut room = mem::take(&mut batch.room);
+    room.extents.clear();
+    let extents = batch.extents().enumerate();
+    room.extents.extend(extents.map(|(index, (addr, len))| {
+        let end = addr.0.saturating_add(len as u64);
+        (addr.0, end, index)
+    }));
+    room.extents.sort_unstable();
+    let answered = answer(mem, batch, &mut room);
+    batch.room = room;
+    answered
+}
+
+fn answer(mem: &impl TargetMemory, batch: &mut Batch, room: &mut Room) -> Result<(), ReadError> {
+    let mut rest = room.extents.as_slice();
+    while let [(start, end, first), others @ ..] = rest {
+        let mut end = *end;
         let mut joined = 1;
-        for &next in others {
-            let until = end.max(end_of(next));
-            if extents[next].0.0 > end.saturating_add(JOIN_GAP) || until - start.0 > JOIN_SPAN {
+        for (from, until, _) in others {
+            let until = end.max(*until);
+            if *from > end.saturating_add(JOIN_GAP) || until - start > JOIN_SPAN {
                 break;
             }
             end = until;
@@ -31,20 +42,24 @@ pub(super) fn read_joined(mem: &impl TargetMemory, batch: &mut Batch) -> Result<
         }
         let (group, after) = rest.split_at(joined);
         rest = after;
-        let len = usize::try_from(end - start.0).unwrap_or(0);
-        let got = if joined == 1 {
-            0
-        } else {
-            scratch.resize(len, 0);
-            match mem.read_prefix(start, &mut scratch) {
-                Ok(got) => got,
-                Err(ReadError::Fault { .. }) => 0,
-                Err(whole) => return Err(whole),
-            }
+        let mut alone = |addr, buf: &mut [u8]| mem.read_prefix(addr, buf);
+        if joined == 1 {
+            batch.answer(*first, &mut alone)?;
+            continue;
+        }
+        let len = usize::try_from(end - start).unwrap_or(0);
+        if room.bytes.len() < len {
+            room.bytes.resize(len, 0);
+        }
+        let start = TargetAddr(*start);
+        let got = match mem.read_prefix(start, &mut room.bytes[..len]) {
+            Ok(got) => got,
+            Err(ReadError::Fault { .. }) => 0,
+            Err(whole) => return Err(whole),
         };
-        for &index in group {
-            if !batch.answer_from(index, start, &scratch[..got]) {
-                batch.answer(index, &mut |addr, buf| mem.read_prefix(addr, buf))?;
+        for (_, _, index) in group {
+            if !batch.answer_from(*index, start, &room.bytes[..got]) {
+                batch.answer(*index, &mut alone)?;
             }
         }
     }

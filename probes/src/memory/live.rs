@@ -13,6 +13,18 @@ pub enum LiveMemory {
     Vm(VmRead),
 }
 
+impl LiveMemory {
+    /// Whether the process still runs the program that it ran when this was made. What
+    /// is read of another one is an error only by the way of [`MemFd`].
+    #[must_use]
+    pub fn is_same_program(&self) -> bool {
+        match self {
+            LiveMemory::Mem(_) => true,
+            LiveMemory::Vm(vm) => vm.is_same_program(),
+        }
+    }
+}
+
 impl TargetMemory for LiveMemory {
     fn read_prefix(&self, addr: TargetAddr, buf: &mut [u8]) -> Result<usize, ReadError> {
         match self {

@@ -78,11 +78,7 @@ mod tests {
         let slices = wanted.map(|(skip, len)| batch.want(base.plus(skip).unwrap(), len));
         let apart = batch.want(address_of(far.as_slice()), 100);
         let fault = batch.want(TargetAddr(8), 16);
-        assert_eq!(
-            batch.want(base, 10),
-            slices[1],
-            "the same bytes are asked for once"
-        );
+        let again = batch.want(base, 10);
         own_memory().read_batch(&mut batch).unwrap();
         for ((skip, len), slice) in wanted.into_iter().zip(slices) {
             let skip = usize::try_from(skip).unwrap();
@@ -90,6 +86,13 @@ mod tests {
         }
         assert_eq!(batch.get(apart), far.as_slice());
         assert_eq!(batch.get(fault), b"");
+        assert_eq!(batch.get(again), &near[..10]);
+
+        batch.clear();
+        let unanswered = batch.want(base, 10);
+        assert_eq!(batch.get(unanswered), b"", "an old answer is none");
+        own_memory().read_batch(&mut batch).unwrap();
+        assert_eq!(batch.get(unanswered), &near[..10]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod joined;
 mod live;
 mod mem_fd;
 mod recording;
+mod rehearsed;
 mod vm_read;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use image::Image;
 pub use live::LiveMemory;
 pub use mem_fd::MemFd;
 pub use recording::Recording;
+pub(crate) use rehearsed::Rehearsed;
 pub use vm_read::VmRead;
 
 /// An address in the target, never one of ours.

@@ -9,9 +9,11 @@
 //!
 //! - [`Unwinder`]: one target; [`Modules`]: the object files of all targets;
 //! - [`Seams`]: where PHP's own frames touch native ones; [`weave`] joins both;
-//! - [`read_blocked`]: PHP stack, native stack and wait of one moment;
-//! - `maps`, `module`, `symbols`: what is mapped where, and what is known of one object
-//!   file.
+//! - [`Natives`]: what a look takes along to have native frames, see
+//!   [`crate::sample_with_native()`];
+//! - `maps`, `module`, `symbols`, `demangle`: what is mapped where, and what is known of
+//!   one object file;
+//! - `debug_file`, `lines`: debug information, and the source lines in it.
 //!
 //! **Names.** A symbol names an address only if the address is inside of the symbol.
 //! The nearest symbol before it, which others print, is usually a wrong one: builtins
@@ -23,6 +25,11 @@
 //! PHP stack is whole even then. On aarch64 a process that is not held does not show
 //! the register with the innermost return address; there one frame is known.
 
+pub(crate) mod debug_file;
+mod demangle;
+#[cfg(any(test, feature = "fuzzing"))]
+mod hostile;
+mod lines;
 mod maps;
 mod module;
 mod moment;
@@ -39,8 +46,12 @@ use crate::rights::Obstacle;
 use crate::stop::Registers;
 use crate::wait::Position;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use hostile::{debug_information, unwind_in};
+pub use lines::Source;
 pub use module::{BuildId, Modules};
-pub use moment::{Moment, read_blocked};
+pub(crate) use moment::Copied;
+pub use moment::Natives;
 pub use seams::{Seam, Seams};
 pub use unwind::Unwinder;
 pub use weave::{Woven, WovenFrame, weave};
@@ -48,8 +59,9 @@ pub use weave::{Woven, WovenFrame, weave};
 /// No stack has more frames than this.
 pub const MAX_FRAMES: usize = 256;
 
-/// How much of the native stack is copied; 20 native frames take 2 to 16 KiB.
-const COPY: usize = 24 * 1024;
+/// How much of the native stack is copied; 20 native frames take 2 to 16 KiB, an HTTP
+/// request of `file_get_contents` in PHP built for debugging 25.
+const COPY: usize = 32 * 1024;
 
 /// A native stack at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +86,11 @@ pub struct NativeFrame {
     pub bias: TargetAddr,
     /// First instruction of the function, from call frame information.
     pub start: Option<TargetAddr>,
-    /// The symbol that `pc` is inside of.
+    /// The symbol that `pc` is inside of; of C++ and Rust the name in the source.
     pub symbol: Option<String>,
+    /// Where the code was written, from debug information, if [`Modules::with_lines`] asks
+    /// for it; of callers, where they called.
+    pub source: Option<Source>,
     /// The PHP frame that this is the handler of, by its index in the PHP stack, and
     /// its name.
     pub builtin: Option<(usize, String)>,
@@ -114,6 +129,15 @@ pub enum End {
     #[error("{module} has no call frame information for {pc}")]
     NoUnwindInfo {
         /// The address.
+        pc: TargetAddr,
+        /// The file's base name.
+        module: Arc<str>,
+    },
+    /// The caller's frame is found by a register, which the kernel shows of a held process
+    /// only.
+    #[error("the caller of {pc} in {module} is found by the frame pointer, which only a held process shows")]
+    NoFramePointer {
+        /// The address in the last frame.
         pc: TargetAddr,
         /// The file's base name.
         module: Arc<str>,
@@ -188,22 +212,26 @@ impl From<&Registers> for Start {
     }
 }
 
-/// The frame pointer of a blocked process is not known, and hardly ever needed: the
+/// In the place of a frame pointer that is not known; far from every address that there is.
+const UNKNOWN_FRAME: u64 = 0x5eed_0000_0000_0000;
+
+/// The frame pointer of a blocked process is not known, and seldom needed: the
 /// functions of the C library that enter the kernel do not use it, and those that do
-/// use it have saved their caller's on the stack.
+/// use it have saved their caller's on the stack. Code that was compiled to keep it ends
+/// the stack ([`End::NoFramePointer`]).
 impl From<Position> for Start {
     fn from(position: Position) -> Start {
         Start {
             instruction: position.instruction.0,
             stack: position.stack.0,
-            frame: 0,
+            frame: UNKNOWN_FRAME,
             link: 0,
         }
     }
 }
 
 impl StackCopy {
-    /// Copies the top of the stack, at most 24 KiB; 3 us. The only part that must happen
+    /// Copies the top of the stack, at most 32 KiB; 3 us. The only part that must happen
     /// while the target is held, or known to be blocked.
     pub fn read<M: TargetMemory>(mem: &M, start: impl Into<Start>) -> Result<StackCopy, ReadError> {
         let start = start.into();
@@ -259,16 +287,22 @@ impl NativeFrame {
     }
 }
 
-/// `poll+0x10 [libc.so.6]`, `php8.2+0x2bbf10 (unnamed)`.
+/// `poll+0x10 [libc.so.6]`, `php8.2+0x2bbf10 (unnamed)`, and with debug information
+/// `poll+0x10 [libc.so.6] ./io/poll.c:29`.
 impl fmt::Display for NativeFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.function())?;
         if self.builtin.is_none() && self.symbol.is_none() {
-            return f.write_str(" (unnamed)");
+            f.write_str(" (unnamed)")?;
+        } else {
+            if let Some(start) = self.start {
+                write!(f, "+{:#x}", self.pc.0.wrapping_sub(start.0))?;
+            }
+            write!(f, " [{}]", self.module)?;
         }
-        if let Some(start) = self.start {
-            write!(f, "+{:#x}", self.pc.0.wrapping_sub(start.0))?;
+        match &self.source {
+            Some(source) => write!(f, " {source}"),
+            None => Ok(()),
         }
-        write!(f, " [{}]", self.module)
     }
 }

@@ -6,14 +6,15 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use gimli::{BaseAddresses, EhFrame, EhFrameHdr, LittleEndian, UnwindSection};
+use gimli::{BaseAddresses, EhFrame, EhFrameHdr, EhFrameOffset, LittleEndian, UnwindSection};
 use object::elf::{FileHeader64, PF_X, PT_LOAD};
-use object::read::elf::{FileHeader, ProgramHeader};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ReadCache, ReadRef};
 
-use rustix::fs::{Mode, OFlags};
-
 use super::FileError;
+use super::debug_file::{self, is_usable, open};
+use super::demangle::demangled;
+use super::lines::{Budget, Lines, Source};
 use super::maps::{Mapping, Maps};
 use super::symbols::Symbols;
 use crate::memory::{TargetAddr, TargetMemory};
@@ -21,16 +22,12 @@ use crate::rights::Obstacle;
 
 /// Larger sections are not read; PHP's own `.eh_frame` has 650 KiB, a browser's 20 MiB.
 const MAX_SECTION: u64 = 64 * 1024 * 1024;
-/// Larger files are not read: a table in them could be as large.
-const MAX_FILE: u64 = 256 * 1024 * 1024;
 /// Files that are remembered. Beyond it, all are forgotten and read again as needed.
 const MAX_MODULES: usize = 1024;
 /// The part of a mapped file that has its headers and its build-id.
 const HEAD: usize = 4096;
 /// The kernel's own code has two pages.
 const MAX_VDSO: u64 = 64 * 1024;
-/// Where debug files are found by build-id, as distributions install them.
-const DEBUG_FILES: &str = "/usr/lib/debug/.build-id";
 
 /// The bytes of the `NT_GNU_BUILD_ID` note: two files that have the same are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,6 +38,8 @@ pub struct BuildId(Box<[u8]>);
 #[derive(Debug, Default)]
 pub struct Modules {
     known: HashMap<Key, Result<Arc<Module>, FileError>>,
+    /// `None`: source lines are not wanted.
+    lines: Option<Arc<Budget>>,
 }
 
 /// What a file is known by. Not by build-id alone: a target can give any file of its own
@@ -65,6 +64,8 @@ pub(super) struct Module {
     /// Executable segments: offset in the file, address, length.
     code: Vec<(u64, u64, u64)>,
     symbols: Symbols,
+    /// Source lines, where there is debug information and they are wanted.
+    lines: Option<(Lines, Arc<Budget>)>,
 }
 
 /// A section's bytes and where they are loaded, as addresses in the file.
@@ -79,6 +80,17 @@ impl Modules {
     #[must_use]
     pub fn new() -> Modules {
         Modules::default()
+    }
+
+    /// The same, for a reader that wants source lines where there is debug information:
+    /// that takes some tens of MiB and of milliseconds for a file that has any, at most
+    /// 256 MiB of memory in all. Stripped files cost nothing more.
+    #[must_use]
+    pub fn with_lines() -> Modules {
+        Modules {
+            lines: Some(Arc::default()),
+            ..Modules::default()
+        }
     }
 
     /// Number of files that are known.
@@ -112,7 +124,7 @@ impl Modules {
         let module = if mapping.path == "[vdso]" {
             read_vdso(mem, mapping)
         } else {
-            read_file(pid, mapping, build_id.as_ref())
+            read_file(pid, mapping, build_id.as_ref(), self.lines.as_ref())
         };
         let module = module.map(Arc::new);
         if self.known.len() == MAX_MODULES {
@@ -151,22 +163,12 @@ fn build_id<'a, R: ReadRef<'a>>(data: R) -> Option<BuildId> {
         })
 }
 
-/// Opens a file whose path a target may have chosen: a pipe must not be waited for.
-fn open(path: &str) -> std::io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
-}
-
-fn is_usable(file: &File) -> bool {
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.len() <= MAX_FILE)
-}
-
 /// Opens the very file that is mapped, through the target's own root directory.
 fn read_file(
     pid: glasspool_abi::Pid,
     mapping: &Mapping,
     expected: Option<&BuildId>,
+    lines: Option<&Arc<Budget>>,
 ) -> Result<Module, FileError> {
     // This link leads to the file even if it was replaced or removed. It takes
     // CAP_CHECKPOINT_RESTORE (proc_pid_map_files(5)).
@@ -189,10 +191,18 @@ fn read_file(
         return Err(FileError::Replaced);
     }
     let mut module = Module::parse(&cache)?;
-    if let Some(build_id) = found {
-        add_debug_symbols(&mut module.symbols, pid, &build_id);
+    let has_lines = has_lines(&cache);
+    let debug_file = found.and_then(|build_id| debug_file::find(pid, &build_id.0));
+    drop(cache);
+    let with_lines = module.add_debug_file(debug_file).or(has_lines.then_some(file));
+    if let (Some(file), Some(budget)) = (with_lines, lines) {
+        module.lines = Some((Lines::of(file), Arc::clone(budget)));
     }
     Ok(module)
+}
+
+fn has_lines<'a, R: ReadRef<'a>>(data: R) -> bool {
+    ElfFile64::<Endianness, _>::parse(data).is_ok_and(|elf| debug_file::has_lines(&elf))
 }
 
 /// The kernel's own code is in no file, but whole in memory.
@@ -205,30 +215,10 @@ fn read_vdso<M: TargetMemory>(mem: &M, mapping: &Mapping) -> Result<Module, File
     Module::parse(bytes.as_slice())
 }
 
-/// Adds the symbols of the debug file for a build-id, the target's before ours.
-fn add_debug_symbols(symbols: &mut Symbols, pid: glasspool_abi::Pid, build_id: &BuildId) {
-    let Some((first, rest)) = build_id.0.split_first() else {
-        return;
-    };
-    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let path = format!("{DEBUG_FILES}/{first:02x}/{rest}.debug");
-    for path in [format!("/proc/{pid}/root{path}"), path] {
-        let Ok(file) = open(&path) else { continue };
-        if !is_usable(&file) {
-            continue;
-        }
-        let cache = ReadCache::new(&file);
-        if let Ok(elf) = object::read::elf::ElfFile64::<Endianness, _>::parse(&cache) {
-            symbols.add(elf.symbols());
-            return;
-        }
-    }
-}
-
 impl Module {
-    fn parse<'a, R: ReadRef<'a>>(data: R) -> Result<Module, FileError> {
+    pub(super) fn parse<'a, R: ReadRef<'a>>(data: R) -> Result<Module, FileError> {
         let garbled = |error: object::Error| FileError::Garbled(error.to_string());
-        let elf = object::read::elf::ElfFile64::<Endianness, _>::parse(data).map_err(garbled)?;
+        let elf = ElfFile64::<Endianness, _>::parse(data).map_err(garbled)?;
         let endian = elf.endian();
         let mut code = Vec::new();
         let (mut first, mut last) = (u64::MAX, 0);
@@ -266,10 +256,23 @@ impl Module {
             range: first.min(last)..last,
             code,
             symbols: Symbols::default(),
+            lines: None,
         };
         module.symbols.add(elf.dynamic_symbols());
         module.symbols.add(elf.symbols());
         Ok(module)
+    }
+
+    /// Adds the symbols of a debug file. Gives it back if it has source lines.
+    fn add_debug_file(&mut self, file: Option<File>) -> Option<File> {
+        let file = file?;
+        let cache = ReadCache::new(&file);
+        let elf = ElfFile64::<Endianness, _>::parse(&cache).ok()?;
+        self.symbols.add(elf.symbols());
+        let has_lines = debug_file::has_lines(&elf);
+        drop(elf);
+        drop(cache);
+        has_lines.then_some(file)
     }
 
     /// What to add to an address of the file to get the target's, from one of its
@@ -285,8 +288,14 @@ impl Module {
     }
 
     /// The symbol that an address of the file is inside of.
-    pub(super) fn symbol(&self, address: u64) -> Option<&str> {
-        self.symbols.at(address)
+    pub(super) fn symbol(&self, address: u64) -> Option<String> {
+        self.symbols.at(address).map(demangled)
+    }
+
+    /// Where the code at an address of the file was written, if that is wanted and known.
+    pub(super) fn source(&self, address: u64) -> Option<Source> {
+        let (lines, budget) = self.lines.as_ref()?;
+        lines.at(address, budget)
     }
 
     /// Where the function that an address of the file is in begins.
@@ -300,15 +309,15 @@ impl Module {
         let header = EhFrameHdr::new(&header.bytes, LittleEndian)
             .parse(&bases, 8)
             .ok()?;
-        let fde = header
-            .table()?
-            .fde_for_address(
-                &EhFrame::new(&frames.bytes, LittleEndian),
-                &bases,
-                address,
-                EhFrame::cie_from_offset,
-            )
-            .ok()?;
+        let entry = header.table()?.lookup(address, &bases).ok()?.direct().ok()?;
+        // A damaged header may claim that the section begins behind its own entries.
+        let offset = entry.checked_sub(header.eh_frame_ptr().direct().ok()?)?;
+        let frames = EhFrame::new(&frames.bytes, LittleEndian);
+        let offset = EhFrameOffset(usize::try_from(offset).ok()?);
+        let fde = frames
+            .fde_from_offset(&bases, offset, EhFrame::cie_from_offset)
+            .ok()
+            .filter(|fde| fde.contains(address))?;
         Some(fde.initial_address())
     }
 }
@@ -326,6 +335,7 @@ mod tests {
             range: 0..0x4000,
             code: vec![(0x1000, 0x2000, 0x800)],
             symbols: Symbols::default(),
+            lines: None,
         }
     }
 
@@ -360,18 +370,6 @@ mod tests {
             let _id = build_id(bytes.as_slice());
             bytes[at] = was;
         }
-    }
-
-    #[test]
-    fn a_pipe_in_place_of_a_file_is_refused_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("lib.so");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let pipe = open(path.to_str().unwrap()).unwrap();
-        assert!(!is_usable(&pipe));
-        let sparse = File::create(directory.path().join("sparse")).unwrap();
-        sparse.set_len(MAX_FILE + 1).unwrap();
-        assert!(!is_usable(&sparse));
     }
 
     #[test]

@@ -1,66 +1,77 @@
-//! Everything about one moment of a blocked process.
+//! The native half of a moment: what must be read while a process stands still, and what
+//! can wait until it runs on.
 
 use glasspool_abi::Pid;
 use glasspool_abi::zend::Layout;
 
-use super::{Modules, NativeStack, Seams, StackCopy, Unwinder};
+use super::{End, Modules, NativeStack, Seams, StackCopy, Start, Unwinder};
 use crate::memory::TargetMemory;
-use crate::native::End;
 use crate::php::frames::Stack;
-use crate::wait::{Blocked, Wait};
+use crate::rights::Obstacle;
+use crate::stop::Registers;
+use crate::wait::Blocked;
 
-/// A process may wake and sleep again while one looks; after so many looks that were
-/// not of one wait, it counts as running.
-const TRIES: u32 = 3;
-
-/// A blocked process, whole. All of it is of one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moment {
-    /// The PHP stack.
-    pub php: Stack,
-    /// The native one. Without the right to know where it is, it is empty and says why.
-    pub native: NativeStack,
-    /// What the process waits in; without the time so far, see [`Blocked::asleep_for`].
-    pub wait: Wait,
+/// What native frames are found with.
+#[derive(Debug)]
+pub struct Natives<'a> {
+    /// Of the process that is looked at.
+    pub unwinder: &'a mut Unwinder,
+    /// The object files of all processes.
+    pub modules: &'a mut Modules,
 }
 
-/// Looks at a process that sleeps, without holding it; `None` if it runs. `read_php`
-/// reads the PHP stack, and its error is the result. Takes 0.1 to 0.2 ms when the
-/// object files are known, of which the process notices nothing.
-pub fn read_blocked<M: TargetMemory, E>(
-    pid: Pid,
-    mem: &M,
-    layout: &Layout,
-    (unwinder, modules): (&mut Unwinder, &mut Modules),
-    mut read_php: impl FnMut() -> Result<Stack, E>,
-) -> Result<Option<Moment>, E> {
-    for _ in 0..TRIES {
-        let Some(blocked) = Blocked::read(pid) else {
-            return Ok(None);
-        };
-        let php = read_php()?;
-        let native = match native(&blocked, mem, layout, &php) {
-            Ok((copy, seams)) => unwinder.unwind(modules, mem, &copy, seams),
+/// The top of a native stack with what it has to do with the PHP stack of the same
+/// moment; or why there is none.
+#[derive(Debug)]
+pub(crate) struct Copied(Result<(StackCopy, Seams), End>);
+
+impl Copied {
+    /// Of a process that sleeps.
+    pub(crate) fn of_blocked<M: TargetMemory>(
+        blocked: &Blocked<'_>,
+        mem: &M,
+        layout: &Layout,
+        php: &Stack,
+    ) -> Copied {
+        let pid = blocked.pid();
+        Copied(match blocked.position() {
+            Ok(position) => copy(mem, position, layout, php),
+            Err(why) => Err(End::NoPosition { pid, why }),
+        })
+    }
+
+    /// Of a process that is held.
+    pub(crate) fn of_held<M: TargetMemory>(
+        pid: Pid,
+        registers: Option<&Registers>,
+        mem: &M,
+        layout: &Layout,
+        php: &Stack,
+    ) -> Copied {
+        Copied(match registers {
+            Some(registers) => copy(mem, registers, layout, php),
+            None => Err(End::NoPosition {
+                pid,
+                why: Obstacle::Absent,
+            }),
+        })
+    }
+
+    /// From the copy to frames. The process may run meanwhile: of its memory only the
+    /// build-ids of its files are read.
+    pub(crate) fn unwind<M: TargetMemory>(self, mem: &M, natives: &mut Natives<'_>) -> NativeStack {
+        match self.0 {
+            Ok((copy, seams)) => natives.unwinder.unwind(natives.modules, mem, &copy, seams),
             Err(end) => NativeStack::unknown(end),
-        };
-        let wait = blocked.wait(mem, native.innermost());
-        if blocked.is_unchanged() {
-            return Ok(Some(Moment { php, native, wait }));
         }
     }
-    Ok(None)
 }
 
-/// What must be read of the native half while it is known to be still.
-fn native<M: TargetMemory>(
-    blocked: &Blocked,
+fn copy<M: TargetMemory>(
     mem: &M,
+    start: impl Into<Start>,
     layout: &Layout,
     php: &Stack,
 ) -> Result<(StackCopy, Seams), End> {
-    let position = blocked.position().map_err(|why| End::NoPosition {
-        pid: blocked.pid(),
-        why,
-    })?;
-    Ok((StackCopy::read(mem, position)?, Seams::read(mem, layout, php)?))
+    Ok((StackCopy::read(mem, start)?, Seams::read(mem, layout, php)?))
 }

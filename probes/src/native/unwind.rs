@@ -1,6 +1,7 @@
 //! From a copy of the stack to frames, with framehop. Modules are added when an address
 //! in them is first seen: a PHP has 130 files mapped, a stack is in three or four.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use framehop::{
@@ -11,7 +12,7 @@ use glasspool_abi::Pid;
 
 use super::maps::{Mapping, Maps, printable};
 use super::module::{Module, Modules};
-use super::{End, MAX_FRAMES, NativeFrame, NativeStack, Seams, StackCopy, Start};
+use super::{End, MAX_FRAMES, NativeFrame, NativeStack, Seams, StackCopy, Start, UNKNOWN_FRAME};
 use crate::memory::{TargetAddr, TargetMemory};
 use crate::rights::Obstacle;
 
@@ -59,6 +60,24 @@ impl Unwinder {
         }
     }
 
+    /// For no process, with one object file at `start`, and no code anywhere else.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of_file(module: Module, start: u64) -> Unwinder {
+        let mut unwinder = Unwinder::new(Pid(0));
+        let len = (module.range.end - module.range.start).min(1 << 32);
+        let mapping = Mapping {
+            start,
+            end: start.saturating_add(len),
+            offset: 0,
+            executable: true,
+            file: String::new(),
+            path: String::new(),
+        };
+        let bias = start.wrapping_sub(module.range.start);
+        unwinder.add(mapping, bias, "file".into(), Arc::new(module));
+        unwinder
+    }
+
     /// Unwinds a copy of the stack. `mem` is read for build-ids only; `seams` are of the
     /// PHP stack that was read at the same moment, to name builtins.
     pub fn unwind<M: TargetMemory>(
@@ -88,7 +107,8 @@ impl Unwinder {
         let mut address = FrameAddress::from_instruction_pointer(copy.start.instruction);
         // PHP frames that a native one was found for already are not looked for again.
         let mut next_seam = 0;
-        let mut read_stack = |addr| copy.word(addr).ok_or(());
+        let beyond = Cell::new(0);
+        let mut read_stack = |addr| copy.word(addr).ok_or_else(|| beyond.set(addr));
         while frames.len() < MAX_FRAMES {
             let pc = address.address();
             // A return address is the instruction after a call, which may belong to the
@@ -109,7 +129,8 @@ impl Unwinder {
                 module: Arc::clone(&loaded.name),
                 bias: TargetAddr(loaded.bias),
                 start,
-                symbol: loaded.module.symbol(in_file).map(str::to_owned),
+                symbol: loaded.module.symbol(in_file),
+                source: loaded.module.source(in_file),
                 builtin: builtin.map(|(index, name)| (index, name.to_owned())),
             });
             if start.is_none() {
@@ -128,6 +149,14 @@ impl Unwinder {
                     Some(caller) => caller,
                     None => return Ok(End::Root),
                 },
+                Err(framehop::Error::CouldNotReadStack(_)) if is_unknown(beyond.get()) => {
+                    return Err(End::NoFramePointer {
+                        pc: TargetAddr(pc),
+                        module: frames
+                            .last()
+                            .map_or_else(|| "".into(), |frame| Arc::clone(&frame.module)),
+                    });
+                }
                 Err(framehop::Error::CouldNotReadStack(_)) => {
                     return Err(End::Copied {
                         bytes: copy.bytes.len(),
@@ -166,6 +195,10 @@ impl Unwinder {
             pc: TargetAddr(pc),
             module: Arc::clone(&name),
         })?;
+        Ok(self.add(mapping, bias, name, module))
+    }
+
+    fn add(&mut self, mapping: Mapping, bias: u64, name: Arc<str>, module: Arc<Module>) -> &Loaded {
         self.framehop.add_module(framehop::Module::new(
             mapping.path.clone(),
             module.range.start.wrapping_add(bias)..module.range.end.wrapping_add(bias),
@@ -178,7 +211,7 @@ impl Unwinder {
             name,
             module,
         });
-        Ok(&self.loaded[self.loaded.len() - 1])
+        &self.loaded[self.loaded.len() - 1]
     }
 
     /// The mapping with code at `pc`. An address in none makes it look again, once:
@@ -198,6 +231,11 @@ impl Unwinder {
         self.maps = Some(maps);
         found.ok_or(End::NoModule { pc: TargetAddr(pc) })
     }
+}
+
+/// Whether an address was reckoned from a frame pointer that is not known.
+fn is_unknown(addr: u64) -> bool {
+    addr.abs_diff(UNKNOWN_FRAME) < 1 << 32
 }
 
 fn sections(module: &Module) -> ExplicitModuleSectionInfo<Bytes> {

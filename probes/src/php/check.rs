@@ -1,8 +1,8 @@
 //! Reading a target that runs: the stack is read, then looked at again.
 //!
 //! An unstopped read of a busy target is torn in about one case of six. What makes it
-//! safe is all of this together (no wrong stack among 731,777 accepted ones of a script
-//! that enters and leaves two deep call chains as fast as PHP can):
+//! safe is all of this together (no wrong stack among two million looks at a script
+//! that enters and leaves two deep call chains as fast as PHP can, `torn` in `benches`):
 //!
 //! - before the names are read and again after the *last* read, the executor globals,
 //!   every frame's `func`, `opline` and `prev_execute_data`, and the globals once more
@@ -18,10 +18,10 @@
 
 use glasspool_abi::zend::PhpBuild;
 
-use super::decode::{Innermost, decode};
-use super::frames::{Defect, How, MAX_FRAMES, Partial, Stack, StackError, Want};
-use super::offsets::Offsets;
-use super::walk::{Walk, unchanged, walk, walk_from};
+use super::frames::{Defect, How, Partial, Stack, StackError, Want};
+use super::gather::Innermost;
+use super::reader::Reader;
+use super::walk::Walk;
 use crate::memory::TargetMemory;
 
 /// Looks on either side of the read that a frame must survive to count as unchanging.
@@ -51,12 +51,11 @@ pub fn read_checked<M: TargetMemory>(
     want: impl Into<Want>,
     max_tries: u32,
 ) -> Result<Checked, StackError> {
-    let want = want.into();
-    let offsets = Offsets::new(&build.layout)?;
+    let mut reader = Reader::new(build, want.into())?;
     let mut tries = 0;
     loop {
         tries += 1;
-        match read_once(mem, build, &offsets, &want)? {
+        match read_once(mem, &mut reader)? {
             Ok(stack) => {
                 return Ok(Checked::Stack(Stack {
                     how: How::Checked { tries },
@@ -78,14 +77,13 @@ pub(crate) fn read_unchanged<M: TargetMemory>(
     want: &Want,
     innermost: Innermost,
 ) -> Result<Option<Stack>, StackError> {
-    let offsets = Offsets::new(&build.layout)?;
-    let walk = walk(mem, build, &offsets, want.max_frames.min(MAX_FRAMES))?;
-    let mut decoded = decode(mem, &offsets, &walk, innermost)?;
-    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
-    if !unchanged(mem, build, &offsets, &walk)? {
+    let mut reader = Reader::new(build, want.clone())?;
+    let walk = reader.walk(mem)?;
+    let raw = reader.gather(mem, &walk, innermost)?;
+    if !reader.is_unchanged(mem, &walk)? {
         return Ok(None);
     }
-    Ok(Some(decoded.into_stack(walk.cut)))
+    Ok(Some(reader.decode(raw).into_stack(walk.cut)))
 }
 
 /// Reads the stack that goes out from a frame of a target that stands still, and that is
@@ -96,11 +94,10 @@ pub(super) fn read_from<M: TargetMemory>(
     want: &Want,
     innermost: u64,
 ) -> Result<Stack, StackError> {
-    let offsets = Offsets::new(&build.layout)?;
-    let walk = walk_from(mem, build, &offsets, innermost, want.max_frames.min(MAX_FRAMES))?;
-    let mut decoded = decode(mem, &offsets, &walk, Innermost::Saved)?;
-    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
-    Ok(decoded.into_stack(walk.cut))
+    let mut reader = Reader::new(build, want.clone())?;
+    let walk = reader.walk_from(mem, innermost)?;
+    let raw = reader.gather(mem, &walk, Innermost::Saved)?;
+    Ok(reader.decode(raw).into_stack(walk.cut))
 }
 
 /// Reads the part of the stack that does not change: the outermost frames that are the
@@ -115,28 +112,18 @@ pub(crate) fn read_outer<M: TargetMemory>(
     want: &Want,
     reason: Partial,
 ) -> Result<Stack, StackError> {
-    let offsets = Offsets::new(&build.layout)?;
-    let Some(mut first) = walk_whole(mem, build, &offsets)? else {
+    let mut reader = Reader::new(build, want.clone())?;
+    let Some(mut first) = walk_whole(mem, &mut reader)? else {
         return Ok(Stack {
             frames: Vec::new(),
             cut: false,
             how: How::Partial(reason),
         });
     };
-    let keep_common = |first: &mut Walk| -> Result<(), StackError> {
-        for _ in 0..OUTER_LOOKS {
-            match walk_whole(mem, build, &offsets)? {
-                Some(again) => first.keep_common(&again),
-                None => first.steps.clear(),
-            }
-        }
-        Ok(())
-    };
-    keep_common(&mut first)?;
-    let mut decoded = decode(mem, &offsets, &first, Innermost::Stale)?;
-    decoded.read_arguments(mem, build, &first, &want.arguments)?;
-    let mut frames = decoded.frames;
-    keep_common(&mut first)?;
+    keep_common(mem, &mut reader, &mut first)?;
+    let raw = reader.gather(mem, &first, Innermost::Stale)?;
+    keep_common(mem, &mut reader, &mut first)?;
+    let mut frames = reader.decode(raw).frames;
     // What has changed since is at the front; if a frame could not be decoded, those
     // behind it are missing, and only the addresses say which are left.
     frames.retain(|frame| first.steps.iter().any(|step| step.addr == frame.addr.0));
@@ -149,15 +136,26 @@ pub(crate) fn read_outer<M: TargetMemory>(
     })
 }
 
+/// Keeps of a chain what is the same in several looks.
+fn keep_common<M: TargetMemory>(
+    mem: &M,
+    reader: &mut Reader<'_>,
+    first: &mut Walk,
+) -> Result<(), StackError> {
+    for _ in 0..OUTER_LOOKS {
+        match walk_whole(mem, reader)? {
+            Some(again) => first.keep_common(&again),
+            None => first.steps.clear(),
+        }
+    }
+    Ok(())
+}
+
 /// A chain that goes out to what PHP starts with, or to the limit; `None` if there
 /// was none in several walks.
-fn walk_whole<M: TargetMemory>(
-    mem: &M,
-    build: &PhpBuild,
-    offsets: &Offsets,
-) -> Result<Option<Walk>, StackError> {
+fn walk_whole<M: TargetMemory>(mem: &M, reader: &mut Reader<'_>) -> Result<Option<Walk>, StackError> {
     for _ in 0..OUTER_TRIES {
-        let walk = walk(mem, build, offsets, MAX_FRAMES)?;
+        let walk = reader.walk_all(mem)?;
         if walk.is_whole() {
             return Ok(Some(walk));
         }
@@ -165,27 +163,26 @@ fn walk_whole<M: TargetMemory>(
     Ok(None)
 }
 
-fn read_once<M: TargetMemory>(
-    mem: &M,
-    build: &PhpBuild,
-    offsets: &Offsets,
-    want: &Want,
-) -> Result<Result<Stack, Defect>, StackError> {
-    let walk = walk(mem, build, offsets, want.max_frames.min(MAX_FRAMES))?;
+fn read_once<M: TargetMemory>(mem: &M, reader: &mut Reader<'_>) -> Result<Result<Stack, Defect>, StackError> {
+    let walk = reader.walk(mem)?;
     if let Some(defect) = walk.defect {
         return Ok(Err(defect));
     }
     // Most torn reads are seen here, before the dearer part of the read.
-    if !unchanged(mem, build, offsets, &walk)? {
+    if !reader.is_unchanged(mem, &walk)? {
         return Ok(Err(Defect::Changed));
     }
-    let mut decoded = decode(mem, offsets, &walk, Innermost::Stale)?;
-    if let Some(defect) = decoded.broken.or(decoded.suspicious) {
+    let raw = reader.gather(mem, &walk, Innermost::Stale)?;
+    if let Some(defect) = raw.defect() {
         return Ok(Err(defect));
     }
-    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
-    if !unchanged(mem, build, offsets, &walk)? {
+    // At once after the last read: the longer it takes, the more good reads are refused.
+    if !reader.is_unchanged(mem, &walk)? {
         return Ok(Err(Defect::Changed));
+    }
+    let decoded = reader.decode(raw);
+    if let Some(defect) = decoded.broken.or(decoded.suspicious) {
+        return Ok(Err(defect));
     }
     Ok(Ok(decoded.into_stack(walk.cut)))
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use glasspool_abi::zend::PhpBuild;
 
 use super::args::{Arguments, CallArguments};
-use super::decode::{Innermost, decode};
-use super::offsets::Offsets;
-use super::walk::walk;
+use super::gather::Innermost;
+use super::reader::Reader;
 use crate::memory::{ReadError, TargetAddr, TargetMemory};
 use crate::stop::Registers;
 
@@ -210,11 +209,12 @@ pub fn read_stack<M: TargetMemory>(
     build: &PhpBuild,
     want: impl Into<Want>,
 ) -> Result<Stack, StackError> {
-    read_with(mem, build, &want.into(), Innermost::Stale)
+    read_with(mem, build, want.into(), Innermost::Stale)
 }
 
 /// [`read_stack`] for a target that [`crate::stop::with_stopped`] holds: its registers
-/// know the innermost line, which memory often does not.
+/// know the innermost line, which memory often does not. [`super::held`] does the same
+/// and holds it shorter.
 pub fn read_held<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
@@ -222,21 +222,20 @@ pub fn read_held<M: TargetMemory>(
     registers: Option<&Registers>,
 ) -> Result<Stack, StackError> {
     let innermost = registers.map_or(Innermost::Stale, |registers| Innermost::Registers(*registers));
-    read_with(mem, build, &want.into(), innermost)
+    read_with(mem, build, want.into(), innermost)
 }
 
 /// [`read_stack`], with what is known about the innermost line.
 pub(super) fn read_with<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
-    want: &Want,
+    want: Want,
     innermost: Innermost,
 ) -> Result<Stack, StackError> {
-    let offsets = Offsets::new(&build.layout)?;
-    let walk = walk(mem, build, &offsets, want.max_frames.min(MAX_FRAMES))?;
-    let mut decoded = decode(mem, &offsets, &walk, innermost)?;
-    decoded.read_arguments(mem, build, &walk, &want.arguments)?;
-    Ok(decoded.into_stack(walk.cut))
+    let mut reader = Reader::new(build, want)?;
+    let walk = reader.walk(mem)?;
+    let raw = reader.gather(mem, &walk, innermost)?;
+    Ok(reader.decode(raw).into_stack(walk.cut))
 }
 
 // === impl Want ===

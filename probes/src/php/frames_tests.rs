@@ -136,7 +136,7 @@ fn the_innermost_position_is_trusted_only_with_a_reason() {
     let opcodes = fake.get(run + 88);
     let image = fake.clone().finish();
     let innermost =
-        |image: &Image, known| lines(&read_with(image, &build(), &64.into(), known).unwrap())[0].clone();
+        |image: &Image, known| lines(&read_with(image, &build(), 64.into(), known).unwrap())[0].clone();
     assert_eq!(innermost(&image, Innermost::Stale), "run /app/run.php:22~");
     assert_eq!(innermost(&image, Innermost::Saved), "run /app/run.php:22");
     let registers = |vm_frame, vm_opline| {

@@ -4,7 +4,7 @@
 //! One column per minor version; patch releases of a minor do not move fields, because
 //! extensions are compiled once for all of them (the API number is the same): 8.4.24
 //! and 8.4.28 have been compared. One
-//! column for x86_64 and aarch64: every field here is at the same place in both. Only
+//! column for x86_64 and aarch64: every field but one is at the same place in both. Only
 //! builds that are not thread-safe and not for debugging.
 //!
 //! A blank (`__`) is "not there, or not determined", and turns off the feature that
@@ -131,6 +131,8 @@ pub fn rows(minor: (u32, u32)) -> impl Iterator<Item = (&'static str, Option<u32
 
 /// Not there, or not determined.
 const __: u32 = u32::MAX;
+/// It is behind a `struct stat`, whose size differs.
+const TIME: u32 = if cfg!(target_arch = "x86_64") { 440 } else { __ };
 
 #[rustfmt::skip]
 const ROWS: &[(&str, [u32; COLUMNS])] = &[
@@ -199,6 +201,7 @@ const ROWS: &[(&str, [u32; COLUMNS])] = &[
     ("sapi_globals_struct.request_info.query_string",     [  16,   16,   16,   16,   16,   16,   16]),
     ("sapi_globals_struct.request_info.path_translated",  [  40,   40,   40,   40,   40,   40,   40]),
     ("sapi_globals_struct.request_info.request_uri",      [  48,   48,   48,   48,   48,   48,   48]),
+    ("sapi_globals_struct.global_request_time",           [TIME,   __,   __, TIME,   __, TIME, TIME]),
 ];
 
 #[cfg(test)]

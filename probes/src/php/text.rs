@@ -35,7 +35,11 @@ pub(crate) fn c_string(bytes: &[u8], cap: usize) -> Option<String> {
 
 /// `text` without what could do harm; ended with `…` if it has been cut.
 pub(super) fn clean(text: &[u8], cut: bool) -> String {
-    let mut clean: String = String::from_utf8_lossy(text).chars().map(harmless).collect();
+    let mut clean: String = match std::str::from_utf8(text) {
+        // Nearly every name; no byte of it needs a second look.
+        Ok(plain) if text.iter().all(|byte| (b' '..=b'~').contains(byte)) => plain.to_owned(),
+        _ => String::from_utf8_lossy(text).chars().map(harmless).collect(),
+    };
     if cut {
         // The cut may have gone through a character.
         clean.truncate(clean.trim_end_matches(char::REPLACEMENT_CHARACTER).len());

@@ -10,15 +10,18 @@ use glasspool_abi::zend::PhpBuild;
 use super::delegation::{Link, follow_delegation};
 use super::frames::{Defect, StackError};
 use super::offsets::{Offsets, u32_at, u64_at};
+use super::regions::{REGION, Regions};
 use crate::memory::{ReadError, TargetAddr, TargetMemory};
 
-/// Most of the VM stack's current page that is read at once. A page has 256 KiB.
-const REGION: u64 = 64 * 1024;
 /// Read around a frame that is not in a region yet: an older page has many more.
 const WINDOW: u64 = 16 * 1024;
 /// After so many windows frames are read one by one, so that a chain strewn over the
 /// heap cannot multiply what is read.
 const MAX_WINDOWS: usize = 8;
+/// Most stacks have fewer.
+const USUAL_FRAMES: usize = 64;
+/// The executor globals of interest have 40 bytes.
+const FEW: usize = 64;
 
 /// Programs live below this: half of x86_64's canonical addresses, or aarch64's 48 bits.
 const ADDRESS_END: u64 = if cfg!(target_arch = "aarch64") {
@@ -71,31 +74,18 @@ pub(super) struct Walk {
     pub(super) defect: Option<Defect>,
 }
 
-/// A copy of bytes of the target.
-#[derive(Debug)]
-struct Region {
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Region {
-    fn get(&self, addr: u64, len: usize) -> Option<&[u8]> {
-        let skip = usize::try_from(addr.checked_sub(self.start)?).ok()?;
-        self.bytes.get(skip..)?.get(..len)
-    }
-}
-
 /// Reads the chain, at most `max_frames` frames of it.
 pub(super) fn walk<M: TargetMemory>(
     mem: &M,
     build: &PhpBuild,
     offsets: &Offsets,
     max_frames: usize,
+    regions: &mut Regions,
 ) -> Result<Walk, StackError> {
     let globals = read_globals(mem, build, offsets)?;
-    let mut regions = Vec::new();
+    regions.clear();
     if globals.current != 0 {
-        regions.extend(read_vm_stack(mem, &globals)?);
+        read_vm_stack(mem, &globals, regions)?;
     }
     walk_chain(mem, offsets, globals, globals.current, regions, max_frames)
 }
@@ -109,7 +99,14 @@ pub(super) fn walk_from<M: TargetMemory>(
     max_frames: usize,
 ) -> Result<Walk, StackError> {
     let globals = read_globals(mem, build, offsets)?;
-    walk_chain(mem, offsets, globals, innermost, Vec::new(), max_frames)
+    walk_chain(
+        mem,
+        offsets,
+        globals,
+        innermost,
+        &mut Regions::default(),
+        max_frames,
+    )
 }
 
 fn walk_chain<M: TargetMemory>(
@@ -117,17 +114,16 @@ fn walk_chain<M: TargetMemory>(
     offsets: &Offsets,
     globals: Globals,
     innermost: u64,
-    mut regions: Vec<Region>,
+    regions: &mut Regions,
     max_frames: usize,
 ) -> Result<Walk, StackError> {
     let mut walk = Walk {
         globals,
-        steps: Vec::new(),
+        steps: Vec::with_capacity(USUAL_FRAMES),
         links: Vec::new(),
         cut: false,
         defect: None,
     };
-    let mut seen = HashSet::new();
     let mut frames = 0;
     let mut outer = innermost;
     // Frames of generators that delegate to the last one, the next one last.
@@ -149,11 +145,7 @@ fn walk_chain<M: TargetMemory>(
             walk.defect = Some(defect);
             break;
         }
-        if !seen.insert(addr) {
-            walk.defect = Some(Defect::Loop);
-            break;
-        }
-        let step = match read_step(mem, offsets, &mut regions, addr) {
+        let step = match read_step(mem, offsets, regions, addr) {
             Ok(step) => step,
             Err(ReadError::Fault { .. }) => {
                 walk.defect = Some(Defect::Unreadable);
@@ -178,6 +170,7 @@ fn walk_chain<M: TargetMemory>(
             }
         }
     }
+    walk.end_at_loop();
     Ok(walk)
 }
 
@@ -189,16 +182,17 @@ pub(super) fn unchanged<M: TargetMemory>(
     build: &PhpBuild,
     offsets: &Offsets,
     walk: &Walk,
+    regions: &mut Regions,
 ) -> Result<bool, StackError> {
     if read_globals(mem, build, offsets)? != walk.globals {
         return Ok(false);
     }
-    let mut regions = Vec::new();
+    regions.clear();
     if walk.globals.current != 0 {
-        regions.extend(read_vm_stack(mem, &walk.globals)?);
+        read_vm_stack(mem, &walk.globals, regions)?;
     }
     for step in &walk.steps {
-        match read_step(mem, offsets, &mut regions, step.addr) {
+        match read_step(mem, offsets, regions, step.addr) {
             Ok(now) if now == *step => {}
             Ok(_) | Err(ReadError::Fault { .. }) => return Ok(false),
             Err(whole) => return Err(whole.into()),
@@ -236,13 +230,20 @@ fn read_globals<M: TargetMemory>(
     let addr = TargetAddr(build.executor_globals);
     let unreadable = StackError::Globals { addr };
     let block = addr.plus(offsets.globals_start).ok_or(unreadable.clone())?;
-    let mut bytes = vec![0; offsets.globals_len];
-    match mem.read(block, &mut bytes) {
+    let (mut few, mut many) = ([0; FEW], Vec::new());
+    let bytes = match few.get_mut(..offsets.globals_len) {
+        Some(bytes) => bytes,
+        None => {
+            many.resize(offsets.globals_len, 0);
+            many.as_mut_slice()
+        }
+    };
+    match mem.read(block, bytes) {
         Ok(()) => {}
         Err(ReadError::Fault { .. }) => return Err(unreadable),
         Err(whole) => return Err(whole.into()),
     }
-    let field = |at| u64_at(&bytes, at).ok_or(unreadable.clone());
+    let field = |at| u64_at(bytes, at).ok_or(unreadable.clone());
     Ok(Globals {
         current: field(offsets.current)?,
         vm_stack: field(offsets.vm_stack)?,
@@ -252,53 +253,42 @@ fn read_globals<M: TargetMemory>(
 
 /// The used end of the current page; nothing if the pointers make no sense, which
 /// costs the reads of single frames and is judged elsewhere.
-fn read_vm_stack<M: TargetMemory>(mem: &M, globals: &Globals) -> Result<Option<Region>, StackError> {
+fn read_vm_stack<M: TargetMemory>(
+    mem: &M,
+    globals: &Globals,
+    regions: &mut Regions,
+) -> Result<(), StackError> {
     let top = globals.vm_stack_top;
     let plausible = implausible(top).is_none() && globals.vm_stack < top;
-    if !plausible {
-        return Ok(None);
+    if plausible {
+        let start = globals.vm_stack.max(top.saturating_sub(REGION));
+        regions.read(mem, start, top)?;
     }
-    let start = globals.vm_stack.max(top.saturating_sub(REGION));
-    Ok(read_region(mem, start, top - start)?)
-}
-
-fn read_region<M: TargetMemory>(mem: &M, start: u64, len: u64) -> Result<Option<Region>, ReadError> {
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    match mem.read_prefix(TargetAddr(start), &mut bytes) {
-        Ok(got) => {
-            bytes.truncate(got);
-            Ok(Some(Region { start, bytes }))
-        }
-        Err(ReadError::Fault { .. }) => Ok(None),
-        Err(whole) => Err(whole),
-    }
+    Ok(())
 }
 
 fn read_step<M: TargetMemory>(
     mem: &M,
     offsets: &Offsets,
-    regions: &mut Vec<Region>,
+    regions: &mut Regions,
     addr: u64,
 ) -> Result<Step, ReadError> {
     let len = offsets.frame_len;
     let fault = ReadError::Fault {
         addr: TargetAddr(addr),
     };
-    if let Some(bytes) = regions.iter().find_map(|region| region.get(addr, len)) {
+    if let Some(bytes) = regions.get(addr, len) {
         return Step::decode(addr, bytes, offsets).ok_or(fault);
     }
     if regions.len() < MAX_WINDOWS {
         // Callers lie at lower addresses of the same page, so the window ends with
         // this frame. Below a mapping's start nothing is readable: then just the frame.
         let end = addr.saturating_add(len as u64);
-        let start = end.saturating_sub(WINDOW);
-        if let Some(region) = read_region(mem, start, end - start)?
-            && let Some(bytes) = region.get(addr, len)
-        {
-            let step = Step::decode(addr, bytes, offsets).ok_or(fault);
-            regions.push(region);
-            return step;
+        regions.read(mem, end.saturating_sub(WINDOW), end)?;
+        if let Some(bytes) = regions.get(addr, len) {
+            return Step::decode(addr, bytes, offsets).ok_or(fault);
         }
+        regions.forget_last();
     }
     let mut bytes = vec![0; len];
     mem.read(TargetAddr(addr), &mut bytes)?;
@@ -313,6 +303,22 @@ impl Walk {
     pub(super) fn is_whole(&self) -> bool {
         let started = |last: &Step| last.func == 0 || last.call_info & CALL_TOP != 0;
         self.defect.is_none() && (self.cut || self.steps.last().is_some_and(started))
+    }
+
+    /// Ends the chain before the first frame that is in it already. Looked for at the end:
+    /// a chain without a loop, which is nearly every one, ascends or descends mostly, and
+    /// such addresses are sorted at once.
+    fn end_at_loop(&mut self) {
+        let mut addrs: Vec<u64> = self.steps.iter().map(|step| step.addr).collect();
+        addrs.sort_unstable();
+        if addrs.is_sorted_by(|a, b| a < b) {
+            return;
+        }
+        let mut seen = HashSet::new();
+        let again = self.steps.iter().position(|step| !seen.insert(step.addr));
+        self.steps.truncate(again.unwrap_or(self.steps.len()));
+        self.cut = false;
+        self.defect = Some(Defect::Loop);
     }
 
     /// The call flags of the frame at `addr`.

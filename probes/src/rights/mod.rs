@@ -29,6 +29,15 @@ pub use obstacle::Obstacle;
 /// What may be done, or why not.
 pub type Right = Result<(), Obstacle>;
 
+/// What a process has handed over of itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Handed<'a> {
+    /// Its open `/proc/PID/mem`.
+    pub memory: Option<BorrowedFd<'a>>,
+    /// Its open `/proc/PID/syscall`.
+    pub calls: Option<BorrowedFd<'a>>,
+}
+
 /// What this reader may do with one process. Found out by trying; may change when the
 /// process changes its user or its dumpable flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,23 +78,26 @@ pub enum Rung {
 }
 
 impl Rights {
-    /// Tries everything once on `pid`; `handed` is the memory descriptor that it gave
-    /// away, if any. The process notices nothing. Takes about 0.3 ms.
+    /// Tries everything once on `pid`, its files through `handed` where it gave them. The
+    /// process notices nothing. Takes about 0.3 ms.
     #[must_use]
-    pub fn try_all(pid: Pid, handed: Option<BorrowedFd<'_>>) -> Rights {
+    pub fn try_all(pid: Pid, handed: Handed<'_>) -> Rights {
         let tried = |result: io::Result<()>| result.map_err(|error| Obstacle::behind(pid, &error));
         Rights {
             pid,
-            handed_memory: handed.map(|fd| tried(read_something(&MemFd::new(fd)))),
+            handed_memory: handed.memory.map(|fd| tried(read_something(&MemFd::new(fd)))),
             memory: tried(open(pid, "mem")),
             vm_read: tried(vm_read(pid)),
-            calls: tried(process::read_all(pid, "syscall").map(drop)),
+            calls: tried(match handed.calls {
+                Some(file) => process::read_handed(file).map(drop),
+                None => process::read_all(pid, "syscall").map(drop),
+            }),
             descriptors: tried(copy_none(pid)),
             maps: tried(process::read_all(pid, "maps").map(drop)),
             files: tried(std::fs::metadata(format!("/proc/{pid}/root/")).map(drop)),
             hold: may_hold(pid).map_err(|error| match error {
                 StopError::Gone { .. } => Obstacle::Gone,
-                StopError::Busy { tracer, .. } => Obstacle::Traced { by: tracer },
+                StopError::Busy { tracer, .. } => Obstacle::traced(tracer),
                 StopError::Kernel { source, .. } => Obstacle::behind(pid, &source),
                 StopError::Denied { .. } | StopError::NotRunning { .. } | StopError::Timeout { .. } => {
                     Obstacle::of(pid)
@@ -114,7 +126,8 @@ impl Rights {
     }
 
     /// What is missing, each with its reason.
-    fn missing(&self) -> Vec<(&'static str, &Obstacle)> {
+    #[must_use]
+    pub fn missing(&self) -> Vec<(&'static str, &Obstacle)> {
         let memory = match self.reads_memory() {
             true => &Ok(()),
             false => &self.memory,
@@ -242,14 +255,17 @@ mod tests {
             "process 7: PHP and native stacks, waits and peers, running or blocked"
         );
         let traced = Rights {
-            hold: Err(Obstacle::Traced { by: Pid(9) }),
+            hold: Err(Obstacle::Traced {
+                by: Pid(9),
+                program: "gdb".to_owned(),
+            }),
             ..everything
         };
         assert_eq!(traced.rung(), Rung::Unstopped);
         assert_eq!(
             traced.to_string(),
             "process 7: PHP and native stacks, waits and peers of a blocked process; without holding it while \
-             it runs, because process 9 already traces it (end that one first)"
+             it runs, because gdb (process 9) already traces it (end that one first)"
         );
         let handed = Rights {
             handed_memory: Some(Ok(())),
@@ -280,7 +296,7 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = Pid(child.id().try_into().unwrap());
         child.wait().unwrap();
-        let rights = Rights::try_all(pid, None);
+        let rights = Rights::try_all(pid, Handed::default());
         assert_eq!(
             rights,
             Rights {

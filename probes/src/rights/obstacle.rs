@@ -16,9 +16,14 @@ const SYS_PTRACE: u64 = 1 << 19;
 /// What stands between a reader and a process, and the one thing that removes it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
-    /// It has exited; or `/proc` hides it (`hidepid`), which looks the same.
+    /// It has exited.
     #[error("there is no such process (any more)")]
     Gone,
+    /// It exists, but `/proc` does not show it (proc(5), `hidepid`).
+    #[error(
+        "/proc hides it (it is mounted with hidepid; run as root, or in the group that its gid option names)"
+    )]
+    Hidden,
     /// The kernel protects it, as it does after a change of user.
     #[error(
         "it runs as {user} and is not dumpable (run as root, give CAP_SYS_PTRACE, or set process.dumpable = yes)"
@@ -28,7 +33,10 @@ pub enum Obstacle {
         user: String,
     },
     /// It belongs to somebody else.
-    #[error("it runs as {user} and this process as {own} (run as root or as {user}, or give CAP_SYS_PTRACE)")]
+    #[error(
+        "it runs as {user} and this process as {own} (run as root{}, or give CAP_SYS_PTRACE)",
+        if user == "root" { String::new() } else { format!(" or as {user}") }
+    )]
     OtherUser {
         /// Its user.
         user: String,
@@ -37,8 +45,12 @@ pub enum Obstacle {
     },
     /// Yama forbids it.
     #[error(
-        "Yama (kernel.yama.ptrace_scope = {scope}) forbids it ({})",
-        if *scope < 3 { "give CAP_SYS_PTRACE, or set it to 0" } else { "only a reboot ends 3" }
+        "Yama (kernel.yama.ptrace_scope = {scope}) {}",
+        match scope {
+            1 => "allows only descendants, and it is none of this process (give CAP_SYS_PTRACE, or set it to 0)",
+            2 => "wants a capability (give CAP_SYS_PTRACE, or set it to 0)",
+            _ => "forbids it to everybody (only a reboot ends 3)",
+        }
     )]
     Yama {
         /// The value of the setting.
@@ -53,10 +65,12 @@ pub enum Obstacle {
     )]
     NoCapability,
     /// Another tracer has it, and there can be only one.
-    #[error("process {by} already traces it (end that one first)")]
+    #[error("{program} (process {by}) already traces it (end that one first)")]
     Traced {
         /// Its tracer.
         by: Pid,
+        /// The tracer's name, as `ps` shows it.
+        program: String,
     },
     /// The kernel does not have the call, or a system call filter hides it.
     #[error("the kernel does not offer the call, or a filter forbids it (allow it in the seccomp profile)")]
@@ -87,7 +101,8 @@ impl Obstacle {
             (Some(Errno::EPERM | Errno::EACCES), _) | (None, io::ErrorKind::PermissionDenied) => {
                 Obstacle::refused(pid, errno.unwrap_or(Errno::EACCES))
             }
-            (Some(Errno::ESRCH | Errno::ENOENT), _) | (None, io::ErrorKind::NotFound) => Obstacle::Gone,
+            (Some(Errno::ESRCH), _) => Obstacle::Gone,
+            (Some(Errno::ENOENT), _) | (None, io::ErrorKind::NotFound) => Obstacle::missing(pid),
             (Some(Errno::ENOSYS), _) => Obstacle::Absent,
             (errno, _) => Obstacle::Failed {
                 errno: errno.unwrap_or(Errno::EIO),
@@ -101,8 +116,36 @@ impl Obstacle {
         Obstacle::refused(pid, Errno::EPERM)
     }
 
+    /// What `by` stands in the way of, as the only tracer that a process can have.
+    #[must_use]
+    pub fn traced(by: Pid) -> Obstacle {
+        let name = process::read_all(by, "comm").unwrap_or_default();
+        let program = match name.trim_end().replace(char::is_control, "\u{fffd}") {
+            name if name.is_empty() => "another program".to_owned(),
+            name => name,
+        };
+        Obstacle::Traced { by, program }
+    }
+
+    /// Why a file of `/proc/PID` is not there.
+    fn missing(pid: Pid) -> Obstacle {
+        // Every process has this one, and everybody may see that it is there.
+        match std::fs::metadata(format!("/proc/{pid}/stat")) {
+            Ok(_) => Obstacle::Failed { errno: Errno::ENOENT },
+            Err(_) if exists(pid) => Obstacle::Hidden,
+            Err(_) => Obstacle::Gone,
+        }
+    }
+
     fn refused(pid: Pid, errno: Errno) -> Obstacle {
-        let Some(target) = process::read_all(pid, "status").ok().and_then(|text| uid(&text)) else {
+        let target = match process::read_all(pid, "status") {
+            Ok(text) => uid(&text),
+            // Nothing but `hidepid` makes this file unreadable (fs/proc/base.c,
+            // `has_pid_permissions`).
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Obstacle::Hidden,
+            Err(_) => return Obstacle::missing(pid),
+        };
+        let Some(target) = target else {
             return Obstacle::Gone;
         };
         // The files of a process that is not dumpable are root's, its directory is not
@@ -146,7 +189,7 @@ impl Facts {
         let may_open = self.own == self.target || self.capabilities & DAC_READ_SEARCH != 0;
         if may_trace {
             return match (self.tracer, self.yama) {
-                (Some(by), _) if self.errno == Errno::EPERM => Obstacle::Traced { by },
+                (Some(by), _) if self.errno == Errno::EPERM => Obstacle::traced(by),
                 (_, 3..) => Obstacle::Yama { scope: self.yama },
                 _ if self.errno == Errno::EACCES && !(may_open && self.dumpable) && !self.own.is_root() => {
                     Obstacle::FileMode
@@ -173,6 +216,15 @@ impl Facts {
             scope => Obstacle::Yama { scope },
         }
     }
+}
+
+/// Whether there is such a process, whatever `/proc` shows (kill(2) with signal 0).
+fn exists(pid: Pid) -> bool {
+    let Some(raw) = Some(pid.0).filter(|&number| number > 0) else {
+        return false;
+    };
+    let answer = rustix::process::Pid::from_raw(raw).map(rustix::process::test_kill_process);
+    matches!(answer, Some(Ok(()) | Err(rustix::io::Errno::PERM)))
 }
 
 /// A user's name, or its number where it has none.
@@ -247,7 +299,12 @@ mod tests {
             (
                 Facts { yama: 1, ..OPEN },
                 Obstacle::Yama { scope: 1 },
-                "set it to 0",
+                "allows only descendants, and it is none of this process (give CAP_SYS_PTRACE, or set it to 0)",
+            ),
+            (
+                Facts { yama: 2, ..OPEN },
+                Obstacle::Yama { scope: 2 },
+                "wants a capability (give CAP_SYS_PTRACE",
             ),
             (
                 Facts {
@@ -262,11 +319,14 @@ mod tests {
                 Facts {
                     own: root,
                     capabilities: SYS_PTRACE,
-                    tracer: Some(Pid(5)),
+                    tracer: Some(Pid(-5)),
                     ..OPEN
                 },
-                Obstacle::Traced { by: Pid(5) },
-                "process 5",
+                Obstacle::Traced {
+                    by: Pid(-5),
+                    program: "another program".to_owned(),
+                },
+                "another program (process -5) already traces it",
             ),
             (
                 Facts {
@@ -283,6 +343,20 @@ mod tests {
             let obstacle = facts.judge();
             assert_eq!(obstacle, expected, "{facts:?}");
             assert!(obstacle.to_string().contains(remedy), "{obstacle}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_missing_and_a_process_that_is_missing_are_told_apart() {
+        let not_found = || io::Error::from_raw_os_error(Errno::ENOENT as i32);
+        let own = Pid(std::process::id().try_into().unwrap());
+        assert_eq!(
+            Obstacle::behind(own, &not_found()),
+            Obstacle::Failed { errno: Errno::ENOENT }
+        );
+        for number in [0, -1, i32::MAX] {
+            assert_eq!(Obstacle::behind(Pid(number), &not_found()), Obstacle::Gone);
+            assert_eq!(Obstacle::of(Pid(number)), Obstacle::Gone);
         }
     }
 

@@ -1,8 +1,11 @@
 //! The snapshot of a sleeping thread, and the test that it has not been awake since.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use glasspool_abi::Pid;
+use nix::errno::Errno;
 
 use super::{Fact, Missing, Wait, decode};
 use crate::memory::{TargetAddr, TargetMemory};
@@ -14,12 +17,20 @@ use crate::rights::Obstacle;
 /// A thread that sleeps cannot change its stack. So whatever is read between
 /// [`Blocked::read`] and a [`Blocked::is_unchanged`] that says yes is of one moment,
 /// unless another thread or process writes to the same memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+#[derive(Debug, Clone, Copy)]
+pub struct Blocked<'a> {
     pid: Pid,
+    calls: Option<BorrowedFd<'a>>,
+    seen: Seen,
+}
+
+/// What is equal as long as the thread has not been awake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
     state: RunState,
     counters: Counters,
-    place: Result<Place, Obstacle>,
+    /// Or what the kernel said instead (an `errno`).
+    place: Result<Place, i32>,
 }
 
 /// Where a thread is, as far as the kernel tells without a stop.
@@ -54,33 +65,22 @@ impl Counters {
     }
 }
 
-impl Blocked {
+impl<'a> Blocked<'a> {
     /// Looks at the main thread of `pid`; `None` if it does not sleep, or is gone.
+    ///
+    /// `calls` is its `/proc/PID/syscall`, if it has handed that over. The kernel checks the
+    /// right to trace at each read (fs/proc/base.c, `lock_trace`), but the mode of the file,
+    /// 0400, only at open: with an open file CAP_SYS_PTRACE alone is enough.
     #[must_use]
-    pub fn read(pid: Pid) -> Option<Blocked> {
-        // Before the state: a thread that ran in between must not look untouched.
-        let counters = Counters::read(pid)?;
-        let state = process::state(pid).filter(|state| state.is_still())?;
-        let place = match process::read_all(pid, "syscall") {
-            // Awake again, in spite of its state a moment ago.
-            Ok(text) => Ok(parse(&text)?),
-            Err(error) => Err(Obstacle::behind(pid, &error)),
-        };
-        if place == Err(Obstacle::Gone) {
-            return None;
-        }
-        Some(Blocked {
-            pid,
-            state,
-            counters,
-            place,
-        })
+    pub fn read(pid: Pid, calls: Option<BorrowedFd<'a>>) -> Option<Blocked<'a>> {
+        let seen = Seen::read(pid, calls)?;
+        Some(Blocked { pid, calls, seen })
     }
 
     /// Whether the thread is in the same wait still and has not been awake since.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        Blocked::read(self.pid).is_some_and(|now| now == *self)
+        Seen::read(self.pid, self.calls) == Some(self.seen)
     }
 
     /// Which process.
@@ -89,54 +89,90 @@ impl Blocked {
         self.pid
     }
 
+    /// Whether a signal could wake it.
+    #[must_use]
+    pub fn state(&self) -> RunState {
+        self.seen.state
+    }
+
     /// Where its native stack is, or why the kernel does not tell this reader.
     pub fn position(&self) -> Result<Position, Obstacle> {
-        self.place
-            .as_ref()
-            .map(|place| place.position)
-            .map_err(Clone::clone)
+        match self.seen.place {
+            Ok(place) => Ok(place.position),
+            Err(errno) => Err(self.obstacle(errno)),
+        }
     }
 
     /// Whether the call was interrupted and goes on as `restart_syscall`, which hides
     /// what it was. The innermost native function tells; see [`Blocked::wait`].
     #[must_use]
     pub fn is_restarted(&self) -> bool {
-        matches!(&self.place, Ok(Place { call: Some((number, _)), .. })
-            if process::syscall_name(*number) == Some("restart_syscall"))
+        matches!(self.seen.place, Ok(Place { call: Some((number, _)), .. })
+            if process::syscall_name(number) == Some("restart_syscall"))
     }
 
-    /// How long it has slept so far; see [`process::asleep_for`]. Valid if
-    /// [`Blocked::is_unchanged`] afterwards.
+    /// How long it has slept so far ([`process::asleep_for`], which may take longer than all
+    /// else); `None` also if it has been awake since.
     #[must_use]
-    pub fn asleep_for(&self) -> Option<Duration> {
-        process::asleep_for(self.pid)
+    pub fn so_far(&self) -> Option<Duration> {
+        process::asleep_for(self.pid).filter(|_| self.is_unchanged())
     }
 
-    /// What the wait means, without its length. `innermost` is the innermost native function, where known;
-    /// it names a call that was interrupted. Reads the target's memory and `/proc`;
-    /// valid if [`Blocked::is_unchanged`] afterwards.
+    /// What the wait means, without how long it has lasted. `innermost` is the innermost
+    /// native function, where known; it names a call that was interrupted. Reads the
+    /// target's memory and `/proc`, 20 us for each descriptor; valid if
+    /// [`Blocked::is_unchanged`] afterwards.
     pub fn wait<M: TargetMemory>(&self, mem: &M, innermost: Option<&str>) -> Wait {
         let mut missing = Vec::new();
-        let call = match &self.place {
+        let call = match self.seen.place {
             Ok(place) => place
                 .call
                 .map(|(number, args)| decode::call(self.pid, mem, number, args, innermost, &mut missing)),
-            Err(why) => {
+            Err(errno) => {
                 missing.push(Missing {
                     what: Fact::Call,
                     pid: self.pid,
-                    why: why.clone(),
+                    why: self.obstacle(errno),
                 });
                 None
             }
         };
         Wait {
             call,
-            state: self.state,
+            state: self.seen.state,
             wchan: process::wchan(self.pid),
             so_far: None,
             missing,
         }
+    }
+
+    fn obstacle(&self, errno: i32) -> Obstacle {
+        Obstacle::behind(self.pid, &io::Error::from_raw_os_error(errno))
+    }
+}
+
+impl Seen {
+    fn read(pid: Pid, calls: Option<BorrowedFd<'_>>) -> Option<Seen> {
+        // Before the state: a thread that ran in between must not look untouched.
+        let counters = Counters::read(pid)?;
+        let state = process::state(pid).filter(|state| state.is_still())?;
+        let text = match calls {
+            Some(file) => process::read_handed(file),
+            None => process::read_all(pid, "syscall"),
+        };
+        let place = match text {
+            // Awake again, in spite of its state a moment ago.
+            Ok(text) => Ok(parse(&text)?),
+            Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+                Errno::ESRCH | Errno::ENOENT => return None,
+                errno => Err(errno as i32),
+            },
+        };
+        Some(Seen {
+            state,
+            counters,
+            place,
+        })
     }
 }
 
@@ -195,8 +231,8 @@ mod tests {
             .unwrap();
         let pid = Pid(child.id().try_into().unwrap());
         let asleep = || loop {
-            if let Some(blocked) = Blocked::read(pid).filter(Blocked::is_unchanged)
-                && process::syscall_name(blocked.place.clone().unwrap().call.unwrap().0) == Some("read")
+            if let Some(blocked) = Blocked::read(pid, None).filter(Blocked::is_unchanged)
+                && process::syscall_name(blocked.seen.place.unwrap().call.unwrap().0) == Some("read")
             {
                 return blocked;
             }
@@ -209,8 +245,8 @@ mod tests {
         std::io::Write::write_all(&mut stdin, b"x").unwrap();
         std::io::Read::read_exact(&mut stdout, &mut [0]).unwrap();
         let second = asleep();
-        let read = |blocked: &Blocked| {
-            let (number, args) = blocked.place.clone().unwrap().call.unwrap();
+        let read = |blocked: &Blocked<'_>| {
+            let (number, args) = blocked.seen.place.unwrap().call.unwrap();
             (number, args[..3].to_vec(), blocked.position())
         };
         assert_eq!(read(&second), read(&first));
@@ -218,6 +254,6 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!second.is_unchanged());
-        assert_eq!(Blocked::read(pid), None);
+        assert!(Blocked::read(pid, None).is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use glasspool_abi::Pid;
 
-use super::descriptor::{self, Descriptor, Descriptors};
+use super::descriptor::{Descriptor, Descriptors, printable};
 use super::socket::Endpoint;
 use super::{Call, Fact, Kind, MAX_DESCRIPTORS, Missing, Purpose};
 use crate::memory::{ReadError, TargetAddr, TargetMemory};
@@ -50,7 +50,7 @@ struct Meaning {
 }
 
 /// Decodes one call; `innermost` is the innermost native function, where known.
-pub(super) fn call<M: TargetMemory>(
+pub(crate) fn call<M: TargetMemory>(
     pid: Pid,
     mem: &M,
     number: u64,
@@ -165,7 +165,7 @@ impl<M: TargetMemory> Reader<'_, M> {
             "connect" => on_first(Purpose::Connect),
             "accept" | "accept4" => on_first(Purpose::Accept),
             "close" | "fstat" => on_first(Purpose::Other),
-            "fsync" | "fdatasync" => on_first(Purpose::Sync),
+            "fsync" | "fdatasync" | "ftruncate" => on_first(Purpose::Sync),
             "flock" => on_first(Purpose::Lock {
                 exclusive: args[1] & LOCK_EX != 0,
             }),
@@ -238,8 +238,10 @@ impl<M: TargetMemory> Reader<'_, M> {
 
     /// The descriptors that an epoll instance watches.
     fn epolled(&mut self) -> Vec<i32> {
-        descriptor::epoll_targets(self.pid, as_fd(self.args[0]), MAX_WATCHED)
-            .unwrap_or_else(|_| vec![as_fd(self.args[0])])
+        let epoll = as_fd(self.args[0]);
+        self.descriptors
+            .epoll_targets(epoll, MAX_WATCHED)
+            .unwrap_or_else(|| vec![epoll])
     }
 
     fn describe(&mut self, number: i32) -> Descriptor {
@@ -271,7 +273,7 @@ impl<M: TargetMemory> Reader<'_, M> {
         if text.is_empty() {
             Purpose::Other
         } else {
-            Purpose::Path(descriptor::printable(text))
+            Purpose::Path(printable(text))
         }
     }
 

@@ -20,6 +20,8 @@ use crate::rights::Obstacle;
 
 /// Paths are cut at this many bytes.
 const PATH_CAP: usize = 512;
+/// An epoll instance has a line of 100 bytes for each descriptor.
+const FDINFO_CAP: u64 = 8 * 1024;
 
 /// A descriptor of the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,8 +148,25 @@ impl Descriptors {
         }
     }
 
+    /// The descriptors that an epoll instance watches, at most `max`; `None` if this
+    /// reader may not know.
+    pub(super) fn epoll_targets(&mut self, epoll: i32, max: usize) -> Option<Vec<i32>> {
+        let direct = process::read_all(self.pid, &format!("fdinfo/{epoll}"));
+        let text = direct.or_else(|_| {
+            // Of a copy it is the same: the numbers are those of whoever added them.
+            let copy = self.copy(epoll)?;
+            let own = format!("/proc/self/fdinfo/{}", copy.as_raw_fd());
+            process::read_file(&own, FDINFO_CAP)
+        });
+        Some(watched(&text.ok()?, max))
+    }
+
     /// A copy of a descriptor; close-on-exec. Needs kernel 5.6.
     fn copy(&mut self, number: i32) -> rustix::io::Result<OwnedFd> {
+        // The target says the number, and negative ones mean something to rustix.
+        if number < 0 {
+            return Err(rustix::io::Errno::BADF);
+        }
         let handle = match self.handle.take() {
             Some(handle) => handle,
             None => {
@@ -161,18 +180,13 @@ impl Descriptors {
     }
 }
 
-/// The descriptors that an epoll instance watches, at most `max`, from the `tfd:`
-/// lines of its `fdinfo` (proc_pid_fdinfo(5)).
-pub(super) fn epoll_targets(pid: Pid, epoll: i32, max: usize) -> io::Result<Vec<i32>> {
-    let text = process::read_all(pid, &format!("fdinfo/{epoll}"))?;
-    Ok(text
-        .lines()
-        .filter_map(|line| {
-            let number = line.strip_prefix("tfd:")?;
-            number.split_ascii_whitespace().next()?.parse().ok()
-        })
-        .take(max)
-        .collect())
+/// The numbers in the `tfd:` lines of an epoll instance's `fdinfo` (proc_pid_fdinfo(5)).
+fn watched(fdinfo: &str, max: usize) -> Vec<i32> {
+    let number = |line: &str| {
+        let rest = line.strip_prefix("tfd:")?;
+        rest.split_ascii_whitespace().next()?.parse().ok()
+    };
+    fdinfo.lines().filter_map(number).take(max).collect()
 }
 
 fn file(link: &[u8]) -> Kind {
@@ -254,8 +268,12 @@ mod tests {
         let data = rustix::event::epoll::EventData::new_u64(1);
         rustix::event::epoll::add(&epoll, &reader, data, rustix::event::epoll::EventFlags::IN).unwrap();
         let pid = Pid(std::process::id().try_into().unwrap());
-        let targets = epoll_targets(pid, epoll.as_raw_fd(), 8).unwrap();
-        assert_eq!(targets, [reader.as_raw_fd()]);
-        assert_eq!(epoll_targets(pid, epoll.as_raw_fd(), 0).unwrap(), []);
+        let mut descriptors = Descriptors::of(pid);
+        let targets = descriptors.epoll_targets(epoll.as_raw_fd(), 8);
+        assert_eq!(targets, Some(vec![reader.as_raw_fd()]));
+        let copy = descriptors.copy(epoll.as_raw_fd()).unwrap();
+        let of_copy = descriptors.epoll_targets(copy.as_raw_fd(), 8);
+        assert_eq!(of_copy, targets);
+        assert_eq!(descriptors.epoll_targets(epoll.as_raw_fd(), 0), Some(Vec::new()));
     }
 }

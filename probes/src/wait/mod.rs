@@ -8,7 +8,8 @@
 //! `/proc/PID/net/tcp` takes 20 ms on a busy machine.
 //!
 //! - [`Blocked`]: the snapshot, and the test that the thread has not been awake since;
-//! - [`Wait`]: what it means, as data and as words; [`read`] goes from one to the other;
+//! - [`Wait`]: what it means, as data and as words; [`Blocked::wait`] goes from one to the
+//!   other, and [`crate::sample`] does both together with the PHP stack;
 //! - [`descriptor`], [`socket`]: what a descriptor is, who is at the other end;
 //! - `decode`: the arguments of the calls that PHP programs wait in.
 //!
@@ -23,7 +24,7 @@
 //! bytes on the socket and the contents of files are never read.
 
 mod blocked;
-mod decode;
+pub(crate) mod decode;
 pub mod descriptor;
 pub mod socket;
 mod text;
@@ -36,13 +37,8 @@ pub use blocked::{Blocked, Position};
 pub use descriptor::{Descriptor, Kind};
 pub use socket::{Endpoint, Socket, SocketState};
 
-use crate::memory::TargetMemory;
-use crate::process::{self, RunState};
+use crate::process::RunState;
 use crate::rights::Obstacle;
-
-/// A thread wakes and falls asleep again while one looks; after so many looks that did
-/// not see the same wait before and after, it counts as running.
-const TRIES: u32 = 3;
 
 /// What a sleeping thread waits in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +50,8 @@ pub struct Wait {
     pub state: RunState,
     /// The kernel function it sleeps in. `None` where the kernel does not tell.
     pub wchan: Option<String>,
-    /// How long it has slept so far. `None` if that was not asked for or cannot be told;
-    /// see [`Blocked::asleep_for`].
+    /// How long it has slept so far, when it was looked at. `None` if that cannot be told;
+    /// see [`crate::process::asleep_for`].
     pub so_far: Option<Duration>,
     /// What could not be found out, and what would help.
     pub missing: Vec<Missing>,
@@ -161,40 +157,6 @@ pub enum Fact {
     Descriptor,
     /// The two ends of a socket.
     Peer,
-}
-
-/// What a look at a thread gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It sleeps, and slept all the while.
-    Waits(Box<Wait>),
-    /// It runs, or is awake so often that no look was of one wait.
-    Runs,
-    /// There is no such process (any more).
-    Gone,
-}
-
-/// Finds out what the main thread of `pid` waits in, and since when; `mem` is its memory.
-/// Takes about 0.2 ms, of which the target notices nothing.
-pub fn read<M: TargetMemory>(pid: Pid, mem: &M) -> Outcome {
-    for _ in 0..TRIES {
-        match Blocked::read(pid) {
-            None if process::state(pid).is_none_or(|state| state == RunState::Dead) => {
-                return Outcome::Gone;
-            }
-            None => return Outcome::Runs,
-            Some(blocked) => {
-                let wait = Wait {
-                    so_far: blocked.asleep_for(),
-                    ..blocked.wait(mem, None)
-                };
-                if blocked.is_unchanged() {
-                    return Outcome::Waits(Box::new(wait));
-                }
-            }
-        }
-    }
-    Outcome::Runs
 }
 
 // === impl Wait ===

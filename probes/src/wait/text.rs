@@ -1,5 +1,6 @@
 //! Waits in words. A wait has the same words each time, so that equal ones can be
-//! counted: neither the time so far nor a time limit is in them.
+//! counted: neither the time so far nor a time limit is in them. [`Wait::alike`] also
+//! leaves out what tells processes that wait for the same from one another.
 
 use std::fmt;
 
@@ -25,6 +26,43 @@ impl fmt::Display for Wait {
             None => Ok(()),
         }
     }
+}
+
+impl Wait {
+    /// The words without the numbers of descriptors and of child processes, which differ
+    /// between processes that wait for the same: `poll on tcp 10.0.3.7:3306`.
+    #[must_use]
+    pub fn alike(&self) -> String {
+        let Some(call) = &self.call else {
+            return self.to_string();
+        };
+        let mut text = call
+            .name
+            .map_or_else(|| format!("system call {}", call.number), str::to_owned);
+        match &call.purpose {
+            Purpose::Child(_) => text.push_str(" for a child"),
+            Purpose::Path(path) => text = format!("{text} ({path})"),
+            _ => {}
+        }
+        let mut word = " on ";
+        for descriptor in &call.descriptors {
+            text.push_str(word);
+            text.push_str(&without_number(&descriptor.kind));
+            word = ", ";
+        }
+        text
+    }
+}
+
+/// `tcp 10.0.3.7:3306`, `/srv/lock`; what is known no better, `a descriptor`.
+fn without_number(kind: &Kind) -> String {
+    let text = Tail(kind).to_string();
+    let other_end = text.strip_prefix(" -> ").or_else(|| text.strip_prefix(" <- "));
+    let in_brackets = || text.strip_prefix(" (")?.strip_suffix(')');
+    other_end
+        .or_else(in_brackets)
+        .unwrap_or("a descriptor")
+        .to_owned()
 }
 
 impl fmt::Display for Call {
@@ -54,8 +92,16 @@ impl fmt::Display for Call {
 
 impl fmt::Display for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "fd {}", self.number)?;
-        match &self.kind {
+        write!(f, "fd {}{}", self.number, Tail(&self.kind))
+    }
+}
+
+/// A kind as it goes on after the descriptor's number.
+struct Tail<'a>(&'a Kind);
+
+impl fmt::Display for Tail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
             Kind::Socket(socket) => socket.fmt(f),
             Kind::Pipe => f.write_str(" (pipe)"),
             Kind::File { path, deleted: false } => write!(f, " ({path})"),
@@ -131,5 +177,69 @@ impl Class {
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(number: i32, kind: Kind) -> Wait {
+        let call = Call {
+            number: 7,
+            name: Some("poll"),
+            args: [0; 6],
+            purpose: Purpose::Ready,
+            descriptors: vec![Descriptor { number, kind }],
+            more_descriptors: 0,
+            limit: None,
+        };
+        Wait {
+            call: Some(call),
+            state: RunState::Sleeping,
+            wchan: None,
+            so_far: None,
+            missing: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_differs_between_workers_that_wait_for_the_same_can_be_left_out() {
+        let database = |number, local: &str| {
+            let kind = Kind::Socket(Socket {
+                transport: Some("tcp".to_owned()),
+                local: Some(Endpoint::Ip(local.parse().unwrap())),
+                peer: Some(Endpoint::Ip("10.0.3.7:3306".parse().unwrap())),
+                state: SocketState::Connected,
+                ..Socket::default()
+            });
+            wait(number, kind)
+        };
+        let (one, other) = (database(4, "10.0.3.1:50001"), database(9, "10.0.3.1:50002"));
+        assert_eq!(one.to_string(), "poll on fd 4 -> tcp 10.0.3.7:3306");
+        assert_eq!(one.alike(), "poll on tcp 10.0.3.7:3306");
+        assert_eq!(one.alike(), other.alike());
+        let cases = [
+            (Kind::Pipe, "poll on pipe"),
+            (
+                Kind::File {
+                    path: "/srv/a (b)".to_owned(),
+                    deleted: true,
+                },
+                "poll on /srv/a (b), deleted",
+            ),
+            (
+                Kind::Socket(Socket {
+                    transport: Some("unix".to_owned()),
+                    peer: Some(Endpoint::Unnamed),
+                    ..Socket::default()
+                }),
+                "poll on unix socket",
+            ),
+            (Kind::Unknown, "poll on a descriptor"),
+        ];
+        for (kind, words) in cases {
+            assert_eq!(wait(3, kind).alike(), words);
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::golden::{self, bless, lines};
 use super::series::{Series, available, blesses};
 
 /// Runs a script on every PHP that has its language (`since`), and expects these frames.
-fn expect(name: &str, since: &str, files: &[(&str, &str)], expected: &[&str]) {
+pub(crate) fn expect(name: &str, since: &str, files: &[(&str, &str)], expected: &[&str]) {
     for series in available().iter().filter(|series| series.is_at_least(since)) {
         let php = series.start(name, files);
         php.wait_asleep();
@@ -40,6 +40,11 @@ fn adapted(series: &Series, expected: &[&str]) -> Vec<String> {
         ("callback: Closure)", "cmp_function: Closure)"),
         ("(newThis: ", "(newthis: "),
         (", args: array(", ", parameters: array("),
+        (
+            "forward_static_call(callback: ",
+            "forward_static_call(function_name: ",
+        ),
+        (", args: int)", ", parameters: int)"),
     ];
     let adapt = |line: &&str| {
         let mut line = (*line).to_owned();

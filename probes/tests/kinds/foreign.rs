@@ -1,18 +1,18 @@
 //! Processes of which nothing is known but their number.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use glasspool_abi::Pid;
-use glasspool_probes::foreign::{VmKind, Way};
+use glasspool_probes::foreign::{LayoutFrom, VmKind, Way};
 use glasspool_probes::memory::CoreFile;
 use glasspool_probes::{
-    Access, Arguments, How, Kind, OpenError, Options, Process, SampleError, Stack, Stop, Want, read_stack,
+    Access, Arguments, How, Kind, OpenError, Options, Process, SampleError, Stack, Want, read_stack,
 };
 
 use super::golden;
 use super::series::{available, wait_asleep};
+use crate::live;
 
 const WAITS: &str = "<?php function wait() { echo \"ready\\n\"; fgets(STDIN); } wait();";
 
@@ -78,7 +78,7 @@ fn a_process_that_ends_is_gone_whatever_was_going_on() {
 
 #[test]
 fn what_is_not_php_is_said_to_be_not_php() {
-    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = live::mortal("cat").stdin(Stdio::piped()).spawn().unwrap();
     wait_asleep(pid_of(&child));
     let error = Process::open(pid_of(&child), Access::default()).unwrap_err();
     child.kill().unwrap();
@@ -96,6 +96,7 @@ fn what_is_not_php_is_said_to_be_not_php() {
 fn a_reader_without_rights_is_told_what_to_grant() {
     // This very test, run again as nobody by itself.
     if let Ok(pid) = std::env::var("KINDS_DENIED_PID") {
+        let why = std::env::var("KINDS_DENIED_WHY").unwrap();
         for way in [Way::Any, Way::Mem, Way::VmRead] {
             let access = Access {
                 way,
@@ -104,10 +105,7 @@ fn a_reader_without_rights_is_told_what_to_grant() {
             let error = Process::open(Pid(pid.parse().unwrap()), access).unwrap_err();
             assert!(matches!(error, OpenError::Denied { .. }), "{error}");
             let message = error.to_string();
-            assert!(
-                message.contains("runs as user 0 and this program as user 65534: run as root"),
-                "{message}"
-            );
+            assert!(message.contains(&why), "{message}");
         }
         return;
     }
@@ -115,28 +113,44 @@ fn a_reader_without_rights_is_told_what_to_grant() {
         super::series::skipped("needs root, to run something as nobody");
         return;
     }
-    for series in available().into_iter().take(1) {
-        let php = series.start("denied", &[("main.php", WAITS)]);
+    let hidden = "/proc hides it (it is mounted with hidepid; run as root, or in the group";
+    for (mount, why) in [
+        (
+            "true",
+            "it runs as root and this process as nobody (run as root, or give CAP_SYS_PTRACE)",
+        ),
+        ("mount -t proc -o hidepid=2 proc /proc", hidden),
+        ("mount -t proc -o hidepid=1 proc /proc", hidden),
+    ] {
+        let php = available()[0].start("denied", &[("main.php", WAITS)]);
         php.wait_asleep();
-        // The test's file need not be readable for others; an open descriptor of it is.
+        // The test's file need not be readable for others; a copy in a directory of its own is.
         let copy = tempfile::Builder::new()
             .permissions(mode(0o755))
             .tempdir()
             .unwrap();
         let program = copy.path().join("kinds");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        let status = Command::new("setpriv")
-            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        let as_nobody = "exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$0\" \"$@\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &format!("{mount} && {as_nobody}")])
             .arg(program)
             .args([
                 "--exact",
                 "foreign::a_reader_without_rights_is_told_what_to_grant",
             ])
             .env("KINDS_DENIED_PID", php.pid.to_string())
-            .stdout(Stdio::null())
-            .status()
+            .env("KINDS_DENIED_WHY", why)
+            .output()
             .unwrap();
-        assert!(status.success());
+        let said = String::from_utf8_lossy(&output.stderr);
+        if mount != "true" && said.contains("mount:") {
+            super::series::skipped("a /proc with hidepid cannot be mounted here");
+            continue;
+        }
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{mount}: {told}{said}");
+        assert!(told.contains("1 passed"), "{told}");
     }
 }
 
@@ -189,16 +203,47 @@ fn a_process_that_becomes_another_program_is_not_read_as_php() {
         let error = by_mem.sample(&Options::default()).unwrap_err();
         assert!(matches!(error, SampleError::Gone { .. }), "{error:?}");
         let error = by_vm.sample(&Options::default()).unwrap_err();
-        assert!(matches!(error, SampleError::Read { .. }), "{error:?}");
+        assert!(matches!(error, SampleError::Gone { .. }), "{error:?}");
+        assert!(by_vm.is_alive(), "the process is another program now, not over");
         assert_eq!(by_mem.request(), None);
+        assert_eq!(by_vm.request(), None);
         let error = Process::open(php.pid, Access::default()).unwrap_err();
         assert!(matches!(error, OpenError::NotPhp { .. }), "{error}");
     }
 }
 
+/// The worst case for a reader by number: all addresses are plausible, and PHP is there.
+#[test]
+fn a_process_that_executes_php_anew_is_not_taken_for_the_old_one() {
+    for series in available() {
+        let text = "<?php
+if (!isset($argv[1])) { echo \"ready\\n\"; fgets(STDIN); again(); }
+function again() { pcntl_exec('/usr/bin/php' . PHP_MAJOR_VERSION . '.' . PHP_MINOR_VERSION, ['-n', __FILE__, 'again']); }
+function second() { echo \"second\\n\"; fgets(STDIN); }
+second();";
+        let mut php = series.start("again", &[("main.php", text)]);
+        php.wait_asleep();
+        let process = Process::open(
+            php.pid,
+            Access {
+                way: Way::VmRead,
+                ..Access::default()
+            },
+        )
+        .unwrap();
+        assert_eq!(php.say("go on"), "second");
+        php.wait_asleep();
+        let error = process.sample(&Options::default()).unwrap_err();
+        assert!(matches!(error, SampleError::Gone { .. }), "{error:?}");
+        assert_eq!(process.request(), None);
+        let frames = php.open().sample(&Options::default()).unwrap().stack.frames;
+        assert_eq!(frames[1].function, "second", "PHP {}", series.name);
+    }
+}
+
 #[test]
 fn php_cgi_is_read_as_well() {
-    let mut child = Command::new("php-cgi8.2")
+    let mut child = live::mortal("php-cgi8.2")
         .args(["-n", "-q", "-d", "implicit_flush=1"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -228,7 +273,7 @@ fn a_core_file_has_the_stack_that_the_process_died_with() {
     let directory = tempfile::tempdir().unwrap();
     let script = directory.path().join("main.php");
     std::fs::write(&script, WAITS).unwrap();
-    let mut child = Command::new("sh")
+    let mut child = live::mortal("sh")
         .args(["-c", "ulimit -c unlimited; exec php8.2 -n -f main.php"])
         .current_dir(directory.path())
         .stdin(Stdio::piped())
@@ -263,74 +308,52 @@ fn a_core_file_has_the_stack_that_the_process_died_with() {
     assert_eq!(told(&dead), told(&live));
 }
 
-/// A FastCGI record.
-fn record(kind: u8, content: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(content.len()).unwrap().to_be_bytes();
-    let mut record = vec![1, kind, 0, 1, len[0], len[1], 0, 0];
-    record.extend(content);
-    record
-}
-
-fn request(script: &str) -> Vec<u8> {
-    let mut params = Vec::new();
-    for (name, value) in [
-        ("SCRIPT_FILENAME", script),
-        ("REQUEST_METHOD", "POST"),
-        ("REQUEST_URI", "/orders?token=hunter2"),
-        ("SCRIPT_NAME", "/orders"),
-        ("QUERY_STRING", "token=hunter2"),
-        ("SERVER_PROTOCOL", "HTTP/1.1"),
-    ] {
-        params.push(u8::try_from(name.len()).unwrap());
-        params.push(u8::try_from(value.len()).unwrap());
-        params.extend(name.bytes().chain(value.bytes()));
-    }
-    [
-        record(1, &[0, 1, 0, 0, 0, 0, 0, 0]),
-        record(4, &params),
-        record(4, &[]),
-        record(5, &[]),
-    ]
-    .concat()
-}
-
-/// A stock php-fpm with one worker, waiting in a script and then idle.
+/// Debug information as a distribution would install it: in a file of its own that is found
+/// by the build id of PHP, where the process would look for it.
 #[test]
-fn a_stock_php_fpm_worker_tells_its_request_and_when_it_is_an_old_one() {
+fn offsets_are_taken_from_debug_information_where_there_is_no_table() {
     for series in available() {
-        let program = format!("php-fpm{}", series.name);
-        let Some(fpm) = series.start_fpm(&program) else {
-            super::series::skipped(&format!("no {program}"));
+        let Some(file) = series.compile_debug_file() else {
+            super::series::skipped(&format!("no headers of PHP {}", series.name));
             continue;
         };
-        let mut client = UnixStream::connect(&fpm.socket).unwrap();
-        client.write_all(&request(&fpm.script)).unwrap();
-        // The script connects back when it has begun, and waits for an answer.
-        let (mut back, _) = fpm.listener.accept().unwrap();
-        let mut pid = [0; 16];
-        let got = back.read(&mut pid).unwrap();
-        let pid = Pid(std::str::from_utf8(&pid[..got]).unwrap().trim().parse().unwrap());
-        wait_asleep(pid);
-        let process = Process::open(pid, Access::default()).unwrap();
-        let options = Options {
-            stop: Stop::Never,
-            ..Options::default()
+        let php = series.start_seeing(&file, "described", &[("main.php", WAITS)], &[]);
+        let Some(php) = php else {
+            super::series::skipped("needs root, to mount a folder over /usr/lib/debug");
+            continue;
         };
-        let stack = process.sample(&options).unwrap().stack;
-        let names: Vec<String> = stack.frames.iter().map(|frame| frame.php_name()).collect();
-        assert_eq!(names, ["fgets", "serve", "{main}"], "PHP {}", series.name);
-        let request = process.request().unwrap();
-        assert_eq!(request.method.as_deref(), Some("POST"));
-        assert_eq!(request.uri.as_deref(), Some("/orders?token=…"));
-        assert_eq!(request.script.as_deref(), Some(fpm.script.as_str()));
-        assert!(!request.stale);
-        back.write_all(b"go on\n").unwrap();
-        client.read_to_end(&mut Vec::new()).unwrap();
-        wait_asleep(pid);
-        let idle = process.sample(&options).unwrap();
-        assert!(idle.stack.frames.is_empty(), "{:?}", idle.stack);
-        assert!(process.request().is_none_or(|request| request.stale));
-        // The self-test has something to look at in an idle process, too.
-        Process::open(pid, Access::default()).unwrap();
+        php.wait_asleep();
+        let access = Access {
+            debug_information: true,
+            ..Access::default()
+        };
+        let described = Process::open(php.pid, access).unwrap();
+        assert_eq!(described.layout_from(), LayoutFrom::DebugInformation);
+        let table = php.open();
+        assert_eq!(table.layout_from(), LayoutFrom::Table);
+        assert_eq!(described.build(), table.build(), "PHP {}", series.name);
+        let stack = |process: &Process| process.sample(&Options::default()).unwrap().stack;
+        assert_eq!(stack(&described), stack(&table));
+    }
+}
+
+#[test]
+fn without_debug_information_a_build_that_has_no_table_is_refused_by_name() {
+    for series in available() {
+        let php = series.start("undescribed", &[("main.php", WAITS)]);
+        php.wait_asleep();
+        let access = Access {
+            debug_information: true,
+            ..Access::default()
+        };
+        let error = Process::open(php.pid, access).unwrap_err();
+        assert!(matches!(error, OpenError::Unsupported { .. }), "{error}");
+        let message = error.to_string();
+        let version = php.open().build().version.clone();
+        assert!(
+            message.contains(&format!("PHP {version} (API"))
+                && message.contains(",NTS): no layout table and no debug information"),
+            "{message}"
+        );
     }
 }

@@ -3,9 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test, its helpers too")]
 
+mod callbacks;
 mod cases;
+mod compiled;
+mod extensions;
 mod foreign;
 mod golden;
 mod images;
+#[path = "../live/mod.rs"]
+mod live;
+mod requests;
 mod series;
 mod values;

@@ -14,6 +14,8 @@ use glasspool_abi::Pid;
 use glasspool_probes::process::{self, RunState};
 use glasspool_probes::{Access, Process};
 
+use crate::live;
+
 /// Long enough for the slowest machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -25,7 +27,7 @@ const SERIES: [&str; 4] = ["7.4", "8.2", "8.4", "8.5"];
 pub(crate) struct Series {
     pub(crate) name: &'static str,
     /// `None`: the machine's own.
-    root: Option<PathBuf>,
+    pub(super) root: Option<PathBuf>,
 }
 
 /// Those that can run here. Says which cannot where `make test` counts it.
@@ -85,12 +87,16 @@ impl Series {
 
     /// The same, with settings as in php.ini.
     pub(crate) fn start_with(&self, case: &str, files: &[(&str, &str)], ini: &[&str]) -> Php {
+        self.start_by(self.command(&format!("php{}", self.name)), case, files, ini)
+    }
+
+    /// The same by a command that runs `php` with the arguments that it is given.
+    fn start_by(&self, mut command: Command, case: &str, files: &[(&str, &str)], ini: &[&str]) -> Php {
         let (directory, inside, cleanup) = self.directory(case);
         for (name, text) in files {
             fs::write(directory.join(name), text).unwrap();
         }
         let main = inside.join(files[0].0);
-        let mut command = self.command(&format!("php{}", self.name));
         command.arg("-n");
         for setting in ini {
             command.args(["-d", setting]);
@@ -116,7 +122,7 @@ impl Series {
     }
 
     /// A directory for a case: as it is named here, and inside of the root directory.
-    fn directory(&self, case: &str) -> (PathBuf, PathBuf, Option<tempfile::TempDir>) {
+    pub(super) fn directory(&self, case: &str) -> (PathBuf, PathBuf, Option<tempfile::TempDir>) {
         match &self.root {
             Some(root) => {
                 let inside = PathBuf::from("srv").join(case);
@@ -136,6 +142,37 @@ impl Series {
         }
     }
 
+    /// As [`Series::start`], with a folder in the place of `/usr/lib/debug`, for the script
+    /// and nobody else. `None` without the right to do that.
+    pub(crate) fn start_seeing(
+        &self,
+        debug: &tempfile::TempDir,
+        case: &str,
+        files: &[(&str, &str)],
+        ini: &[&str],
+    ) -> Option<Php> {
+        let place = self
+            .root
+            .as_deref()
+            .unwrap_or(Path::new("/"))
+            .join("usr/lib/debug");
+        if !nix::unistd::geteuid().is_root() || fs::create_dir_all(&place).is_err() {
+            return None;
+        }
+        let mut command = live::mortal("unshare");
+        command
+            .args([
+                "--mount",
+                "sh",
+                "-c",
+                "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"",
+            ])
+            .args([debug.path(), &place]);
+        let inner = self.command(&format!("php{}", self.name));
+        command.arg(inner.get_program()).args(inner.get_args());
+        Some(self.start_by(command, case, files, ini))
+    }
+
     /// Starts a stock php-fpm with one worker and a script that connects back; `None` if
     /// there is no such program.
     pub(crate) fn start_fpm(&self, program: &str) -> Option<Fpm> {
@@ -145,7 +182,7 @@ impl Series {
             "<?php
 function serve() {{
     $back = stream_socket_client('tcp://{}');
-    fwrite($back, getmypid() . \"\\n\");
+    fwrite($back, getmypid() . ($_SERVER['REQUEST_URI'] ? \"\\n\" : ''));
     fgets($back);
 }}
 serve();
@@ -166,7 +203,7 @@ serve();
         let socket = directory.join("socket");
         // One that a killed predecessor has left would look ready.
         let _none = fs::remove_file(&socket).is_err();
-        let mut command = self.command(program);
+        let mut command = self.ended_by("TERM", program);
         command.args(["-n", "-F", "-y"]).arg(format!("{inside}/fpm.conf"));
         let mut master = command.stderr(Stdio::null()).spawn().ok()?;
         let began = Instant::now();
@@ -188,13 +225,17 @@ serve();
     }
 
     pub(crate) fn command(&self, program: &str) -> Command {
+        self.ended_by("KILL", program)
+    }
+
+    fn ended_by(&self, signal: &str, program: &str) -> Command {
         match &self.root {
             Some(root) => {
-                let mut command = Command::new("chroot");
+                let mut command = live::ended_by(signal, "chroot");
                 command.arg(root).arg(program);
                 command
             }
-            None => Command::new(program),
+            None => live::ended_by(signal, program),
         }
     }
 }
@@ -288,10 +329,5 @@ pub(crate) fn fixtures() -> PathBuf {
 
 /// Says what is missing where `make test` counts it.
 pub(crate) fn skipped(why: &str) {
-    if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
-        let file = fs::OpenOptions::new().append(true).create(true).open(file);
-        file.unwrap()
-            .write_all(format!("kinds: {why}\n").as_bytes())
-            .unwrap();
-    }
+    live::skipped("kinds", why);
 }

@@ -1,7 +1,6 @@
 //! The joined stack of PHP and native frames.
 
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::time::Duration;
 
 use glasspool_probes::native::{End, Modules, Seams, StackCopy, Unwinder, Woven, weave};
@@ -186,7 +185,7 @@ fn a_call_that_was_interrupted_is_named_by_its_native_frame() {
 
 #[test]
 fn code_of_the_jit_ends_the_native_stack_and_not_the_php_stack() {
-    let mut command = Command::new("php");
+    let mut command = crate::live::mortal("php");
     command.args(["-d", "opcache.enable_cli=1", "-d", "opcache.jit=function"]);
     command.args([
         "-d",

@@ -8,49 +8,41 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use glasspool_abi::Pid;
-use glasspool_abi::zend::{Layout, PhpBuild};
-use glasspool_probes::native::{Modules, Moment, Unwinder, WovenFrame, read_blocked, weave};
-use glasspool_probes::{MemFd, Options, SampleError, Stop, Target, sample};
-use object::{Object, ObjectSegment, ObjectSymbol};
+use glasspool_abi::zend::PhpBuild;
+use glasspool_probes::native::{Modules, NativeStack, Natives, Unwinder, WovenFrame, weave};
+use glasspool_probes::wait::Wait;
+use glasspool_probes::{Options, Sample, SampleError, Stack, Stop, Target, sample_with_native};
+
+use crate::build::build;
+use crate::live;
 
 /// Long enough for the slowest machine; only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// PHP 8.2, NTS, x86_64: compiled from the headers of Debian's php8.2-dev 8.2.36.
-const PHP_8_2_NTS_X86_64: [(&str, u32); 26] = [
-    ("zend_executor_globals.current_execute_data", 488),
-    ("zend_executor_globals.vm_stack", 472),
-    ("zend_executor_globals.vm_stack_top", 456),
-    ("zend_executor_globals.vm_stack_end", 464),
-    ("zend_execute_data.opline", 0),
-    ("zend_execute_data.func", 24),
-    ("zend_execute_data.This", 32),
-    ("zend_execute_data.This.u1.type_info", 40),
-    ("zend_execute_data.prev_execute_data", 48),
-    ("sizeof zend_execute_data", 80),
-    ("zend_function.type", 0),
-    ("zend_function.common.fn_flags", 4),
-    ("zend_function.common.function_name", 8),
-    ("zend_function.common.scope", 16),
-    ("zend_op_array.opcodes", 88),
-    ("zend_op_array.last", 80),
-    ("zend_op_array.filename", 152),
-    ("zend_op_array.line_start", 160),
-    ("sizeof zend_op_array", 248),
-    ("zend_internal_function.handler", 72),
-    ("sizeof zend_internal_function", 136),
-    ("zend_op.lineno", 24),
-    ("sizeof zend_op", 32),
-    ("zend_class_entry.name", 8),
-    ("zend_string.len", 16),
-    ("zend_string.val", 24),
-];
+/// A look at a script that was blocked.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    pub(crate) php: Stack,
+    pub(crate) native: NativeStack,
+    pub(crate) wait: Wait,
+}
+
+/// A process of which only the memory was handed over.
+pub(crate) fn target<'a>(pid: Pid, mem: &'a File, build: &'a PhpBuild) -> Target<'a> {
+    Target {
+        pid,
+        mem: mem.as_fd(),
+        calls: None,
+        build,
+        saved_registers: None,
+    }
+}
 
 /// A running script that has said `ready`; killed on drop.
 pub(crate) struct Php {
     child: Child,
     /// Ends with the script; a child of it may read it.
-    _stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     pub(crate) pid: Pid,
     pub(crate) mem: File,
@@ -64,7 +56,7 @@ impl Php {
     /// Starts a script, or says why it cannot and returns `None`. The script prints
     /// `ready` and a line break before it blocks.
     pub(crate) fn start(script: &str) -> Option<Php> {
-        let mut command = Command::new("php");
+        let mut command = live::mortal("php");
         command.args(["-d", "opcache.jit=0"]);
         Php::start_in(command, script)
     }
@@ -90,16 +82,10 @@ impl Php {
         stdout.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
         let pid = Pid(child.id().try_into().unwrap());
-        let build = PhpBuild {
-            version: "8.2".to_owned(),
-            api: 20_220_829,
-            zts: false,
-            executor_globals: executor_globals(pid),
-            layout: Layout::from_entries(PHP_8_2_NTS_X86_64).unwrap(),
-        };
+        let build = build(pid);
         Some(Php {
             child,
-            _stdin: stdin,
+            stdin: Some(stdin),
             stdout,
             pid,
             mem: File::open(format!("/proc/{pid}/mem")).unwrap(),
@@ -112,21 +98,44 @@ impl Php {
 
     /// One look at the script if it is blocked; it is not held.
     pub(crate) fn look(&mut self) -> Option<Moment> {
-        let mem = MemFd::new(self.mem.as_fd());
-        let target = Target {
-            pid: self.pid,
-            mem: self.mem.as_fd(),
-            build: &self.build,
-        };
         let options = Options {
             stop: Stop::Never,
             ..Options::default()
         };
-        let readers = (&mut self.unwinder, &mut self.modules);
-        read_blocked(self.pid, &mem, &self.build.layout, readers, || {
-            Ok::<_, SampleError>(sample(&target, &options)?.stack)
+        let sample = match self.try_sample(&options, None) {
+            Err(SampleError::Gone { .. }) => return None,
+            sample => sample.unwrap(),
+        };
+        let Sample {
+            stack, wait, native, ..
+        } = sample;
+        Some(Moment {
+            php: stack,
+            wait: wait?,
+            native: native?,
         })
-        .unwrap()
+    }
+
+    /// One sample with native frames.
+    pub(crate) fn sample(&mut self, options: &Options) -> Sample {
+        self.try_sample(options, None).unwrap()
+    }
+
+    /// The same with registers that the process is said to have saved.
+    pub(crate) fn try_sample(
+        &mut self,
+        options: &Options,
+        saved_registers: Option<[u64; 2]>,
+    ) -> Result<Sample, SampleError> {
+        let target = Target {
+            saved_registers,
+            ..target(self.pid, &self.mem, &self.build)
+        };
+        let natives = Natives {
+            unwinder: &mut self.unwinder,
+            modules: &mut self.modules,
+        };
+        sample_with_native(&target, options, natives)
     }
 
     /// Looks until the script is blocked in one of these calls, with something that the
@@ -152,6 +161,12 @@ impl Php {
         self.stdout.read_to_string(&mut text).unwrap();
         self.child.wait().unwrap();
         text
+    }
+
+    /// The same of one that waits for the end of its input.
+    pub(crate) fn finish_input(&mut self) -> String {
+        self.stdin = None;
+        self.finish()
     }
 
     pub(crate) fn modules(&self) -> usize {
@@ -185,27 +200,7 @@ pub(crate) fn fd(look: &Moment) -> i32 {
     look.wait.call.as_ref().unwrap().descriptors[0].number
 }
 
-/// Where the executable's `executor_globals` is: its symbol, moved by the load bias.
-fn executor_globals(pid: Pid) -> u64 {
-    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
-    let bytes = fs::read(&exe).unwrap();
-    let elf = object::File::parse(bytes.as_slice()).unwrap();
-    let mut symbols = elf.dynamic_symbols();
-    let symbol = symbols.find(|symbol| symbol.name() == Ok("executor_globals"));
-    let first = elf.segments().map(|segment| segment.address()).min().unwrap() & !0xfff;
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let head = maps
-        .lines()
-        .find(|line| line.contains(" 00000000 ") && line.ends_with(exe.to_str().unwrap()))
-        .unwrap();
-    let start = u64::from_str_radix(head.split('-').next().unwrap(), 16).unwrap();
-    start - first + symbol.unwrap().address()
-}
-
 /// Says what is missing where `make test` counts it.
 pub(crate) fn skipped(why: &str) {
-    if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
-        let file = fs::OpenOptions::new().append(true).create(true).open(file);
-        std::io::Write::write_all(&mut file.unwrap(), format!("live_native: {why}\n").as_bytes()).unwrap();
-    }
+    live::skipped("live_native", why);
 }

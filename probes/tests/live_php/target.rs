@@ -7,42 +7,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use glasspool_abi::Pid;
-use glasspool_abi::zend::{Layout, PhpBuild};
+use glasspool_abi::zend::PhpBuild;
 use glasspool_probes::Target;
 use glasspool_probes::process::{self, RunState};
-use object::{Object, ObjectSegment, ObjectSymbol};
+
+use crate::build::build;
+use crate::live;
 
 /// Long enough for the slowest machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// PHP 8.2, NTS, x86_64: compiled from the headers of Debian's php8.2-dev 8.2.36.
-const PHP_8_2_NTS_X86_64: [(&str, u32); 25] = [
-    ("zend_executor_globals.current_execute_data", 488),
-    ("zend_executor_globals.vm_stack", 472),
-    ("zend_executor_globals.vm_stack_top", 456),
-    ("zend_executor_globals.vm_stack_end", 464),
-    ("zend_execute_data.opline", 0),
-    ("zend_execute_data.func", 24),
-    ("zend_execute_data.This", 32),
-    ("zend_execute_data.This.u1.type_info", 40),
-    ("zend_execute_data.prev_execute_data", 48),
-    ("sizeof zend_execute_data", 80),
-    ("zend_function.type", 0),
-    ("zend_function.common.fn_flags", 4),
-    ("zend_function.common.function_name", 8),
-    ("zend_function.common.scope", 16),
-    ("zend_op_array.opcodes", 88),
-    ("zend_op_array.last", 80),
-    ("zend_op_array.filename", 152),
-    ("zend_op_array.line_start", 160),
-    ("sizeof zend_op_array", 248),
-    ("sizeof zend_internal_function", 136),
-    ("zend_op.lineno", 24),
-    ("sizeof zend_op", 32),
-    ("zend_class_entry.name", 8),
-    ("zend_string.len", 16),
-    ("zend_string.val", 24),
-];
 
 /// A script in a directory of its own, both removed on drop.
 pub(crate) struct Script {
@@ -87,7 +60,7 @@ impl Php {
             skipped("the table of offsets is x86_64's");
             return None;
         }
-        let mut child = Command::new("php")
+        let mut child = live::mortal("php")
             .args(["-d", "opcache.jit=0", "-f", &script.file()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,13 +73,7 @@ impl Php {
         stdout.read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
         let mem = File::open(format!("/proc/{pid}/mem")).unwrap();
-        let build = PhpBuild {
-            version: "8.2".to_owned(),
-            api: 20_220_829,
-            zts: false,
-            executor_globals: executor_globals(pid),
-            layout: Layout::from_entries(PHP_8_2_NTS_X86_64).unwrap(),
-        };
+        let build = build(pid);
         Some(Php {
             child,
             stdin,
@@ -121,7 +88,9 @@ impl Php {
         Target {
             pid: self.pid,
             mem: self.mem.as_fd(),
+            calls: None,
             build: &self.build,
+            saved_registers: None,
         }
     }
 
@@ -164,32 +133,7 @@ impl Drop for Php {
     }
 }
 
-/// Where the executable's `executor_globals` is: its symbol, moved by the load bias.
-fn executor_globals(pid: Pid) -> u64 {
-    let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
-    let bytes = fs::read(&exe).unwrap();
-    let elf = object::File::parse(bytes.as_slice()).unwrap();
-    let symbol = elf
-        .dynamic_symbols()
-        .find(|symbol| symbol.name() == Ok("executor_globals"))
-        .unwrap();
-    let first = elf.segments().map(|segment| segment.address()).min().unwrap() & !0xfff;
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let start = maps
-        .lines()
-        .find(|line| {
-            let mut fields = line.split_ascii_whitespace().skip(2);
-            fields.next() == Some("00000000") && line.ends_with(exe.to_str().unwrap())
-        })
-        .and_then(|line| u64::from_str_radix(line.split('-').next()?, 16).ok())
-        .unwrap();
-    start - first + symbol.address()
-}
-
 /// Says what is missing where `make test` counts it.
 fn skipped(why: &str) {
-    if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(file);
-        std::io::Write::write_all(&mut file.unwrap(), format!("live_php: {why}\n").as_bytes()).unwrap();
-    }
+    live::skipped("live_php", why);
 }
