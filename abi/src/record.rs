@@ -335,13 +335,38 @@ impl End {
     /// duration. Cheap, so that an unsampled request costs the observer little.
     pub fn peek(bytes: &[u8]) -> Option<Peek> {
         let fixed = bytes.get(..(END_WORDS + BEGIN_WORDS) * 8)?;
+        let (responded, start) = (word(fixed, 0)?, word(fixed, END_WORDS + 2)?);
+        let busy_ns = word(fixed, 1)?.saturating_sub(start);
         Some(Peek {
             number: word(fixed, END_WORDS)?,
             sampled: word(fixed, END_WORDS + 3)? & SAMPLED != 0,
             flags: word(fixed, 3)?,
             status: u32::try_from(word(fixed, 2)?).ok()?,
-            busy_ns: word(fixed, 1)?.saturating_sub(word(fixed, END_WORDS + 2)?),
+            busy_ns,
+            responded_ns: responded.checked_sub(start).unwrap_or(busy_ns),
         })
+    }
+
+    /// Two texts of an end record where they are; `None` for one that is not there, or
+    /// if the record makes no sense before it. Cheap, and bounded as decoding is.
+    pub fn find(bytes: &[u8], wanted: [Text; 2]) -> [Option<&[u8]>; 2] {
+        let mut found = [None; 2];
+        let mut rest = bytes.get((END_WORDS + BEGIN_WORDS) * 8..).unwrap_or_default();
+        for _ in 0..2 * Text::ALL.len() {
+            let Some((tag, value, next)) = split_text(rest) else {
+                break;
+            };
+            for (text, place) in wanted.iter().zip(&mut found) {
+                if *text as u16 == tag {
+                    *place = Some(&value[..value.len().min(text.max_bytes())]);
+                }
+            }
+            if found.iter().all(Option::is_some) {
+                break;
+            }
+            rest = next;
+        }
+        found
     }
 }
 
@@ -358,11 +383,24 @@ pub struct Peek {
     pub status: u32,
     /// From the start until the worker was done, nanoseconds.
     pub busy_ns: u64,
+    /// From the start until the response was complete, nanoseconds; [`Peek::busy_ns`]
+    /// for a request that never answered.
+    pub responded_ns: u64,
 }
 
 fn word(bytes: &[u8], index: usize) -> Option<u64> {
     let bytes = bytes.get(index * 8..index * 8 + 8)?;
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// Tag and bytes of the first text, and what comes after it.
+fn split_text(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (head, rest) = bytes.split_at_checked(4)?;
+    let length = usize::from(u16::from_ne_bytes([head[2], head[3]]));
+    let (value, rest) = rest.split_at_checked(length)?;
+    let tag = u16::from_ne_bytes([head[0], head[1]]);
+    // The ring pads records with zero bytes.
+    (tag != 0).then_some((tag, value, rest))
 }
 
 fn decode_texts(mut bytes: &[u8]) -> Option<Texts> {
@@ -436,6 +474,15 @@ mod tests {
             (peek.number, peek.sampled, peek.flags, peek.busy_ns),
             (7, true, FATAL, 1_000)
         );
+        assert_eq!(peek.responded_ns, 1_000, "it never answered");
+        assert_eq!(
+            End::find(end.bytes(), [Text::ErrorMessage, Text::Method]),
+            [Some(&b"no"[..]), Some(b"GET")]
+        );
+        assert_eq!(
+            End::find(end.bytes(), [Text::Host, Text::Method]),
+            [None, Some(&b"GET"[..])]
+        );
         assert_eq!(
             Begin::decode(begin.bytes())
                 .expect("decodes")
@@ -463,6 +510,7 @@ mod tests {
                 prop_assert!(end.begin.texts.0.len() <= 2 * Text::ALL.len());
             }
             End::peek(&bytes);
+            End::find(&bytes, [Text::Method, Text::ErrorFile]);
             Begin::decode(&bytes);
         }
     }

@@ -190,6 +190,9 @@ layout! {
         sg_path_translated = "sapi_globals_struct.request_info.path_translated",
         /// `sapi_globals_struct.request_info.request_uri`, a `char *`.
         sg_request_uri = "sapi_globals_struct.request_info.request_uri",
+        /// `sapi_globals_struct.global_request_time`, a `double`: when the request began,
+        /// seconds since 1970, wall clock; 0 until PHP has asked for it.
+        sg_request_time = "sapi_globals_struct.global_request_time",
     }
 }
 

@@ -1,21 +1,25 @@
 <?php
-// Sleeps or spins below so many calls, to be looked at from outside: `php deep.php DEPTH sleep|spin`.
+// Sleeps, wakes now and then, or spins below so many calls, to be looked at from outside:
+// `php deep.php DEPTH sleep|wake|spin`.
 // Says `ready` first. One frame is the script's, one `stay` and, asleep, one `sleep`.
 
-function down(int $depth, bool $asleep): void
+function down(int $depth, string $how): void
 {
     if ($depth > 0) {
-        down($depth - 1, $asleep);
+        down($depth - 1, $how);
     } else {
-        stay($asleep);
+        stay($how);
     }
 }
 
-function stay(bool $asleep): void
+function stay(string $how): void
 {
     echo "ready\n";
-    while ($asleep) {
+    while ($how === 'sleep') {
         sleep(60);
+    }
+    while ($how === 'wake') {
+        usleep(50_000);
     }
     for ($turn = 0; ; $turn++) {
         $turn ^= $turn << 1;
@@ -23,5 +27,5 @@ function stay(bool $asleep): void
 }
 
 // The script, `stay` and the outermost `down` are there anyway, and `sleep` where it sleeps.
-$asleep = $argv[2] === 'sleep';
-down((int) $argv[1] - ($asleep ? 4 : 3), $asleep);
+$how = $argv[2];
+down((int) $argv[1] - ($how === 'spin' ? 3 : 4), $how);

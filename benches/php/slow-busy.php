@@ -1,6 +1,7 @@
 <?php
 // Runs past the slow limit and measures from inside the longest time during which it
-// did not run. `from` and `until` (seconds of its own life) frame the look at its stack.
+// did not run. `from` and `until` (seconds of its own life) frame the look at its stack; `calls` is how many calls
+// deep it does so.
 
 function spin(int $from, int $until): array
 {
@@ -19,5 +20,13 @@ function spin(int $from, int $until): array
     return [$longest, $turns];
 }
 
-[$longest, $turns] = spin((int) (($_GET['from'] ?? 0) * 1e9), (int) (min($_GET['until'] ?? 0, 10) * 1e9));
+function down(int $calls, int $from, int $until): array
+{
+    return $calls > 0 ? down($calls - 1, $from, $until) : spin($from, $until);
+}
+
+$from = (int) (($_GET['from'] ?? 0) * 1e9);
+$until = (int) (min($_GET['until'] ?? 0, 10) * 1e9);
+$calls = min((int) ($_GET['calls'] ?? 0), 200);
+[$longest, $turns] = $calls > 0 ? down($calls - 1, $from, $until) : spin($from, $until);
 echo "longest gap $longest ns\nturns $turns\nend of work\n";

@@ -12,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples, after `cargo run --release -p glasspool-benches --`:
   --quick                                      everything, roughly
   --only nginx-hello --only cpu --rounds 9     two cases, thoroughly
+  --only torn --traces 1000000                 whether looks are ever wrong, a million times
   --candidate php-fpm8.2                       php-fpm with itself: how much noise is there?
   load --unix /run/php/php8.2-fpm.sock --root /srv --path /hello.php
 
@@ -54,6 +55,9 @@ pub struct RunArguments {
     /// Two rounds of one second: shows that everything works, proves nothing
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     pub quick: bool,
+    /// Looks at each script of the case `torn`
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    pub traces: u64,
     /// Only this case; may be repeated (see `cases`)
     #[arg(long, value_name = "CASE", value_parser = PossibleValuesParser::new(case::names()), hide_possible_values = true)]
     pub only: Vec<String>,

@@ -37,6 +37,8 @@ pub struct Setup<'a> {
     pub wordpress: Option<&'a Path>,
     /// How often each side is measured.
     pub rounds: u32,
+    /// Looks at a script that makes torn reads.
+    pub traces: u64,
     /// For how long each time.
     pub time: Duration,
     /// Ends everything.
@@ -170,6 +172,7 @@ impl<'a> Bench<'a> {
                 workers: case.workers,
                 tracing: case.tracing,
                 slow_after_s: None,
+                hold: false,
             };
             Server::start(&spec, setup.stop)
         };

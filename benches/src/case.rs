@@ -129,6 +129,8 @@ pub const WORDPRESS: &str = "wordpress";
 pub const SLOW_STOP: &str = "slow-stop";
 /// Not a comparison under load: what a look at a PHP process costs (`crate::look`).
 pub const LOOK: &str = "look";
+/// Not a comparison under load: whether looks at a running process are ever wrong (`crate::look::torn`).
+pub const TORN: &str = "torn";
 
 use Page::{Cpu, Hello, Table, WordPress};
 use Tracing::{All, Off, OnePercent};
@@ -172,7 +174,7 @@ const fn case(
 
 /// All names that `--only` accepts.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    CASES.iter().map(|case| case.name).chain([SLOW_STOP, LOOK])
+    CASES.iter().map(|case| case.name).chain([SLOW_STOP, LOOK, TORN])
 }
 
 #[cfg(test)]

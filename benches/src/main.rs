@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use glasspool_benches::args::{Arguments, Command, Connections, LoadArguments, RunArguments};
-use glasspool_benches::case::{CASES, LOOK, SLOW_STOP};
+use glasspool_benches::case::{CASES, LOOK, SLOW_STOP, TORN};
 use glasspool_benches::load::{self, Address, Bound, Load, request};
 use glasspool_benches::run;
 use glasspool_benches::stop::Stop;
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
             say(&format!(
                 "{SLOW_STOP:<20} how long a worker is stopped for the backtrace of a slow request\n"
             ));
-            say(&format!("{LOOK:<20} what one look at a PHP process costs\n"));
+            say(&format!("{LOOK:<20} what looking into PHP processes costs\n"));
+            say(&format!("{TORN:<20} whether unstopped looks are ever wrong\n"));
             Ok(ExitCode::SUCCESS)
         }
     };

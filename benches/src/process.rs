@@ -91,6 +91,11 @@ impl Process {
         &self.name
     }
 
+    /// Where its standard output and error go.
+    pub fn output_path(&self) -> &Path {
+        &self.output
+    }
+
     /// What it has written to standard output and error.
     pub fn output(&self) -> String {
         read_text(&self.output)

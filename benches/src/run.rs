@@ -7,7 +7,7 @@ use crate::BenchError;
 use crate::args::RunArguments;
 use crate::bench::{self, Setup, Tools};
 use crate::case::{self, CASES, Case, Page};
-use crate::look;
+use crate::look::{self, torn};
 use crate::machine::Machine;
 use crate::process::{adopt_orphans, find_program};
 use crate::report::{CaseReport, Note, Options, Report, Verdict};
@@ -55,6 +55,7 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         scripts: &scripts,
         wordpress: None,
         rounds,
+        traces: arguments.traces,
         time: Duration::from_secs(seconds),
         stop,
     };
@@ -69,6 +70,7 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         cases: Vec::new(),
         slow_stop: None,
         look: None,
+        torn: None,
         skipped: Vec::new(),
         failed: Vec::new(),
         bar: Vec::new(),
@@ -84,7 +86,7 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         run.named(name)?;
     }
     let mut report = run.report;
-    report.bar = Verdict::all(&report.cases);
+    report.bar = Verdict::all(&report);
     Ok(report)
 }
 
@@ -109,6 +111,7 @@ impl Run<'_> {
         let done = match CASES.iter().find(|case| case.name == name) {
             Some(case) => self.case(case),
             None if name == case::LOOK => self.look(),
+            None if name == case::TORN => self.torn(),
             None => self.slow_stop(),
         };
         match done {
@@ -191,6 +194,13 @@ impl Run<'_> {
         self.report.look = Some(result);
         Ok(())
     }
+
+    fn torn(&mut self) -> Result<(), BenchError> {
+        let result = torn::measure(&self.setup)?;
+        (self.say)(&result.to_string());
+        self.report.torn = Some(result);
+        Ok(())
+    }
 }
 
 /// The cases of `--only` in the order of the table; without any, all.
@@ -235,7 +245,7 @@ mod tests {
         let names = |only: &[&str]| {
             choose(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[]).len(), CASES.len() + 2);
+        assert_eq!(names(&[]).len(), CASES.len() + 3);
         assert_eq!(names(&["cpu", "hello-tcp"]), ["hello-tcp", "cpu"]);
     }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::BenchError;
 
 /// Name and text of every script.
-const SCRIPTS: [(&str, &str); 8] = [
+const SCRIPTS: [(&str, &str); 10] = [
     ("hello.php", include_str!("../php/hello.php")),
     ("page.php", include_str!("../php/page.php")),
     ("cpu.php", include_str!("../php/cpu.php")),
@@ -17,6 +17,8 @@ const SCRIPTS: [(&str, &str); 8] = [
     ("pid.php", include_str!("../php/pid.php")),
     ("slow-busy.php", include_str!("../php/slow-busy.php")),
     ("deep.php", include_str!("../php/deep.php")),
+    ("chains.php", include_str!("../php/chains.php")),
+    ("chunks.php", include_str!("../php/chunks.php")),
     ("slow-wait.php", include_str!("../php/slow-wait.php")),
 ];
 

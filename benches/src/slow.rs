@@ -82,11 +82,11 @@ pub fn measure(setup: &Setup<'_>) -> Result<SlowResult, BenchError> {
 }
 
 fn measure_side(side: Side, setup: &Setup<'_>) -> Result<SideResult, BenchError> {
-    let mut plain = start(side, setup, None)?;
+    let mut plain = start(side, setup, None, false)?;
     let undisturbed_us = gaps(&mut plain, setup)?;
     drop(plain);
 
-    let mut server = start(side, setup, Some(SLOW_AFTER_S))?;
+    let mut server = start(side, setup, Some(SLOW_AFTER_S), false)?;
     let gaps_us = gaps(&mut server, setup)?;
     let slowlog_entries = server.slowlog_entries();
     let own_running = samples(&server, setup)?;
@@ -102,7 +102,12 @@ fn measure_side(side: Side, setup: &Setup<'_>) -> Result<SideResult, BenchError>
     })
 }
 
-fn start(side: Side, setup: &Setup<'_>, slow_after_s: Option<u32>) -> Result<Server, BenchError> {
+/// A server with a slow log, told to hold the workers that it looks at.
+pub(crate) fn start_held(side: Side, setup: &Setup<'_>) -> Result<Server, BenchError> {
+    start(side, setup, Some(SLOW_AFTER_S), true)
+}
+
+fn start(side: Side, setup: &Setup<'_>, slow_after_s: Option<u32>, hold: bool) -> Result<Server, BenchError> {
     let spec = Spec {
         side,
         program: match side {
@@ -117,25 +122,30 @@ fn start(side: Side, setup: &Setup<'_>, slow_after_s: Option<u32>) -> Result<Ser
         workers: NonZeroU32::MIN,
         tracing: Tracing::All,
         slow_after_s,
+        hold,
     };
     Server::start(&spec, setup.stop)
 }
 
 /// Runs the busy script `rounds` times; the longest gap of each, microseconds.
 fn gaps(server: &mut Server, setup: &Setup<'_>) -> Result<Vec<f64>, BenchError> {
-    let load = server.load_of(
-        "/slow-busy.php",
-        &format!("from={FROM_S}&until={UNTIL_S}"),
-        "end of work",
-    );
     let mut gaps = Vec::new();
     for _ in 0..setup.rounds {
-        let outcome = server.load_each(&load, setup.stop, &mut |answer| gaps.extend(parse_gap_us(answer)))?;
-        if let Some(error) = outcome.errors.first {
-            return Err(server.fault(format!("did not answer slow-busy.php: {error}")));
-        }
+        gaps.extend(gap(server, setup, 0)?);
     }
     Ok(gaps)
+}
+
+/// Runs the busy script once, so many calls deep; its longest gap, microseconds.
+pub(crate) fn gap(server: &mut Server, setup: &Setup<'_>, calls: usize) -> Result<Option<f64>, BenchError> {
+    let query = format!("from={FROM_S}&until={UNTIL_S}&calls={calls}");
+    let load = server.load_of("/slow-busy.php", &query, "end of work");
+    let mut gap = None;
+    let outcome = server.load_each(&load, setup.stop, &mut |answer| gap = parse_gap_us(answer))?;
+    match outcome.errors.first {
+        Some(error) => Err(server.fault(format!("did not answer slow-busy.php: {error}"))),
+        None => Ok(gap),
+    }
 }
 
 /// The looks that the server has told of so far. There may be several per request.

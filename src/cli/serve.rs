@@ -124,6 +124,7 @@ fn settings(arguments: &ServeArguments, socket: PathBuf) -> Settings {
     settings.overlay.php.binary = arguments.php.clone();
     settings.overlay.otel.traces = Some(Exporter::Console);
     settings.overlay.otel.logs = Some(Exporter::None);
+    settings.overlay.otel.metrics = Some(Exporter::None);
     // Somebody waits for the span to appear.
     settings.overlay.otel.flush = Some(Duration::from_millis(100));
     settings

@@ -48,7 +48,7 @@ pub struct DumpArguments {
     /// What to look at
     #[arg(value_name = "PID|POOL|all", required = true, help = TARGETS_HELP)]
     pub targets: Vec<Selector>,
-    /// Also the C functions below PHP's, where a process waits
+    /// Also the C functions below PHP's, where a process waits; with source lines where there is debug information
     #[arg(long)]
     pub native: bool,
     /// What to show of arguments; values are never shown

@@ -58,7 +58,11 @@ impl Crew {
             want,
             members: BTreeMap::new(),
             refused: BTreeSet::new(),
-            modules: Modules::new(),
+            modules: if want.native {
+                Modules::with_lines()
+            } else {
+                Modules::new()
+            },
         };
         let (found, errors) = crew.processes.find(selectors);
         let mut problems: Vec<String> = errors.iter().map(chain).collect();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use glasspool_abi::Pid;
 use glasspool_probes::native::{Woven, WovenFrame};
 use glasspool_probes::php::args::CallArguments;
-use glasspool_probes::wait::{Descriptor, Purpose, Wait};
+use glasspool_probes::wait::Wait;
 use glasspool_probes::{Frame, How, Kind};
 
 use super::console::plain;
@@ -64,6 +64,9 @@ pub(super) struct Line {
     pub(super) line_exact: bool,
     /// Whether this is C code of PHP or an extension.
     pub(super) internal: bool,
+    /// Where that C code was written, `file:line`, if C functions were asked for and there
+    /// is debug information.
+    pub(super) source: Option<String>,
     /// C functions between this frame and the next one further in, innermost first, if
     /// asked for.
     pub(super) native: Vec<String>,
@@ -141,58 +144,9 @@ impl From<&Wait> for Waiting {
     fn from(wait: &Wait) -> Waiting {
         Waiting {
             what: plain(&wait.to_string()),
-            alike: plain(&alike(wait)),
+            alike: plain(&wait.alike()),
             since: wait.so_far,
         }
-    }
-}
-
-impl Waiting {
-    /// Of a process that slept and had woken before it could be asked in what.
-    pub(super) fn briefly() -> Waiting {
-        let what = "a short wait".to_owned();
-        Waiting {
-            alike: what.clone(),
-            what,
-            since: None,
-        }
-    }
-}
-
-/// The words of [`Wait`] without what differs between processes that wait for the same:
-/// numbers of descriptors and of child processes.
-fn alike(wait: &Wait) -> String {
-    let Some(call) = &wait.call else {
-        return wait.to_string();
-    };
-    let mut text = match call.name {
-        Some(name) => name.to_owned(),
-        None => format!("system call {}", call.number),
-    };
-    match &call.purpose {
-        Purpose::Child(_) => text.push_str(" for a child"),
-        Purpose::Path(path) => text.push_str(&format!(" ({path})")),
-        _ => {}
-    }
-    let mut word = " on ";
-    for descriptor in &call.descriptors {
-        text.push_str(word);
-        text.push_str(&without_number(descriptor));
-        word = ", ";
-    }
-    text
-}
-
-/// `tcp 10.0.3.7:3306`, `/srv/lock`; what is known no better, `a descriptor`.
-fn without_number(descriptor: &Descriptor) -> String {
-    let text = descriptor.to_string();
-    let start = text.find(" -> ").or_else(|| text.find(" <- ")).map(|at| at + 4);
-    if let Some(start) = start {
-        return text[start..].to_owned();
-    }
-    match text.split_once(" (") {
-        Some((_, what)) => what.trim_end_matches(')').to_owned(),
-        None => "a descriptor".to_owned(),
     }
 }
 
@@ -205,6 +159,7 @@ impl From<&Frame> for Line {
             line: frame.line,
             line_exact: frame.line_exact,
             internal: frame.internal || frame.kind == Kind::Internal,
+            source: None,
             native: Vec::new(),
         }
     }
@@ -220,6 +175,8 @@ pub(super) fn woven(frames: &[WovenFrame]) -> (Vec<Line>, Vec<String>) {
             Woven::Php(php) => {
                 let mut line = Line::from(php.as_ref());
                 line.native = std::mem::take(&mut native);
+                let own = frame.native.as_ref().and_then(|native| native.source.as_ref());
+                line.source = own.map(|source| plain(&source.to_string()));
                 lines.push(line);
             }
             Woven::Native | Woven::Callback => {
@@ -257,14 +214,17 @@ impl Line {
         }
     }
 
-    /// ` file:line`, with `~` before a line that may not be the very one. Empty if there
-    /// is no file.
+    /// ` file:line`, with `~` before a line that may not be the very one; of C code
+    /// ` (file:line)`. Empty if there is no file.
     pub(super) fn place(&self) -> String {
         let about = if self.line_exact { "" } else { "~" };
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!(" {file}:{about}{line}"),
             (Some(file), None) => format!(" {file}"),
-            (None, _) => String::new(),
+            (None, _) => match &self.source {
+                Some(source) => format!(" ({source})"),
+                None => String::new(),
+            },
         }
     }
 }

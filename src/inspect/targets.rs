@@ -42,8 +42,8 @@ pub(super) struct Found {
     pub(super) pid: Pid,
     /// The pool that its title names.
     pub(super) pool: Option<String>,
-    /// Whether it was asked for, rather than found among all: then it is an error if it
-    /// turns out not to run PHP.
+    /// Whether it was asked for by its number, rather than found: then it is an error if
+    /// it turns out not to run PHP.
     pub(super) asked_for: bool,
 }
 
@@ -132,10 +132,12 @@ impl Processes {
                     let mut others = BTreeSet::new();
                     for pid in &pids {
                         match self.pool(*pid) {
+                            // A worker's child has its title until it executes another
+                            // program, and workers end while one looks.
                             Some(pool) if pool == *name => found.push(Found {
                                 pid: *pid,
                                 pool: Some(pool),
-                                asked_for: true,
+                                asked_for: false,
                             }),
                             Some(other) => drop(others.insert(other)),
                             None => {}

@@ -16,6 +16,7 @@ pub(super) fn line(name: &str, place: &str) -> Line {
         line: place.map(|(_, line)| line.parse().unwrap()),
         line_exact: true,
         internal: place.is_none(),
+        source: None,
         native: Vec::new(),
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Samples {
     pub(super) too_late: u64,
     /// Put off because too many were due at once.
     pub(super) postponed: u64,
+    /// Not taken because the budget was used up.
+    pub(super) skipped: u64,
 }
 
 impl Counters {
@@ -51,6 +53,7 @@ impl Counters {
             ("spans not delivered", delivery.spans.lost()),
             ("log records not delivered", delivery.logs.lost()),
             ("slow requests whose stack could not be read", self.samples.failed),
+            ("looks beyond the budget", self.samples.skipped),
             ("dropped connections without a log line", self.incidents_unlogged),
         ];
         let losses: Vec<_> = losses

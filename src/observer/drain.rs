@@ -81,6 +81,9 @@ impl Requests {
         now: u64,
     ) -> Option<()> {
         let peek = End::peek(record)?;
+        if peek.flags & INCIDENT == 0 {
+            report.metrics.request(&pool.rules.pool, record, &peek);
+        }
         let over = self
             .limit
             .is_some_and(|limit| u128::from(peek.busy_ns) >= limit.as_nanos());
@@ -133,6 +136,7 @@ mod tests {
             flags,
             status,
             busy_ns: 1,
+            responded_ns: 1,
         };
         let (urgent, ordinary) = (Fate::Export(Priority::Urgent), Fate::Export(Priority::Ordinary));
         for (peek, slow, expected) in [

@@ -9,16 +9,26 @@
 //! per turn is bounded by what the supervisor said of sizes.
 //!
 //! It opens no file, accepts no connection, and starts no process. Start reading at
-//! `state`, then `drain` and `slow`; `run` is the loop around them.
+//! `state`, then `drain` and `looks`; `run` is the loop around them.
 
+mod announce;
+mod budget;
 mod counters;
+mod desk;
 mod diagnostics;
 mod drain;
+mod eyes;
+mod ladder;
+mod looks;
+#[cfg(test)]
+mod looks_tests;
+mod metrics;
 mod privileges;
 mod protocol;
 mod report;
 mod run;
 mod sampler;
+mod saturation;
 mod scoreboard;
 mod sighting;
 mod slow;

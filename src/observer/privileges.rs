@@ -1,5 +1,5 @@
-//! Giving up what the observer does not need: all of root but the right to hold a
-//! running worker for a read (`CAP_SYS_PTRACE`).
+//! Giving up what the observer does not need: all of root but the right to see what a
+//! blocked worker waits in, and to hold a running one for a read (`CAP_SYS_PTRACE`).
 
 use std::io;
 

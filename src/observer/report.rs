@@ -2,6 +2,7 @@
 //! them.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use glasspool_abi::control::{Ended, ObserverStart};
 use glasspool_abi::record::{Begin, End};
@@ -10,12 +11,16 @@ use glasspool_otel::export::{Pipeline, PipelineError, Terminal};
 use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 use glasspool_otel::queue::Priority;
 use glasspool_otel::resource::{Runtime, random_instance_id, resource};
+use glasspool_otel::saturation::Saturation;
 use glasspool_otel::slow::SlowEvent;
 use glasspool_otel::span::{Death, Facts, killed_span, server_span};
 
 use super::counters::Counters;
+use super::ladder::{Ladder, LadderView};
+use super::metrics::Metrics;
 use super::sampler::Seen;
-use super::sighting::Look;
+use super::scoreboard::Scoreboard;
+use super::sighting::{Look, signal_name};
 use crate::logs::ErrorLog;
 
 /// Memory of a small span, to give the queue's bound in items a size that leaves the
@@ -32,13 +37,20 @@ pub(super) struct Report {
     runtime: Runtime,
     terminal: OpenTerminal,
     pub(super) counters: Counters,
+    pub(super) metrics: Metrics,
+    ladder: Ladder,
     log: ErrorLog,
 }
 
 impl Report {
     /// Sets up the exporters. One that cannot work is told and left out: what observers
     /// do for the logs does not depend on it. Must be called inside a tokio runtime.
-    pub(super) fn new(start: &ObserverStart, terminal: OpenTerminal, log: &ErrorLog) -> Report {
+    pub(super) fn new(
+        start: &ObserverStart,
+        terminal: OpenTerminal,
+        ladder: Ladder,
+        log: &ErrorLog,
+    ) -> Report {
         let mut options = options(start, log);
         let runtime = Runtime {
             php_version: None,
@@ -55,16 +67,19 @@ impl Report {
                 log.error(format_args!("no telemetry is exported: {}", with_causes(&e)));
                 options.traces.exporter = ExporterKind::None;
                 options.logs.exporter = ExporterKind::None;
+                options.metrics.exporter = ExporterKind::None;
                 Pipeline::new(&options, &resource(&options, &runtime), terminal())
                     .expect("without exporters a pipeline needs only the runtime it is made in")
             }
         };
         Report {
             pipeline,
+            metrics: Metrics::new(&options),
             options,
             runtime,
             terminal,
             counters: Counters::default(),
+            ladder,
             log: log.clone(),
         }
     }
@@ -119,6 +134,7 @@ impl Report {
         }
         self.counters.spans += 1;
         self.counters.killed += 1;
+        self.metrics.killed(&facts.pool, begin, ended, mono_ns);
         if self.pipeline.takes_spans() {
             let (death, samples) = (death(ended), self.on_span(samples));
             let span = killed_span(begin, facts, &death, mono_ns, samples, &self.options.conventions);
@@ -126,21 +142,49 @@ impl Report {
         }
     }
 
-    /// A request that still runs was looked into.
-    pub(super) fn seen(&mut self, seen: &Seen, facts: &Facts) {
+    /// A look that came to this.
+    pub(super) fn count_look(&mut self, look: Look) {
         let samples = &mut self.counters.samples;
-        *match seen.look {
+        *match look {
             Look::Exact => &mut samples.exact,
             Look::Checked => &mut samples.checked,
             Look::Stopped => &mut samples.stopped,
             Look::Partial => &mut samples.partial,
             Look::Failed => &mut samples.failed,
         } += 1;
+    }
+
+    /// All workers of a pool are busy; `line` says it in words.
+    pub(super) fn saturated(&mut self, saturation: &Saturation, line: &str) {
+        self.metrics.saturated(&saturation.pool);
+        if self.pipeline.takes_logs() {
+            self.pipeline
+                .push_log(saturation.to_log_record(line, SystemTime::now()));
+        }
+    }
+
+    /// A request that still runs was looked into.
+    pub(super) fn seen(&mut self, seen: &Seen, facts: &Facts) {
+        self.count_look(seen.look);
         if self.options.slow_signal.as_log() && self.pipeline.takes_logs() && has_ids(&seen.begin) {
             let record = seen
                 .event
                 .to_log_record(&seen.begin, facts, &self.options.conventions);
             self.pipeline.push_log(record);
+        }
+    }
+
+    /// What looks can show of each pool's workers.
+    pub(super) fn rights(&self) -> Vec<LadderView> {
+        self.ladder.views()
+    }
+
+    /// Sends the figures of now, if it is time for that at `now` (monotonic nanoseconds).
+    pub(super) fn tell_metrics(&mut self, board: &Scoreboard, now: u64) {
+        if self.pipeline.takes_metrics() && self.metrics.is_due(now) {
+            let (rights, delivery) = (self.rights(), self.pipeline.counters());
+            let snapshot = self.metrics.snapshot(board, &rights, &self.counters, &delivery);
+            self.pipeline.push_metrics(snapshot);
         }
     }
 
@@ -206,12 +250,7 @@ fn has_ids(begin: &Begin) -> bool {
 fn death(ended: Ended) -> Death {
     match ended {
         Ended::Exited(code) => Death::Exit(code),
-        Ended::Killed { signal, .. } => {
-            let known = nix::sys::signal::Signal::try_from(signal);
-            Death::Signal(
-                known.map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned()),
-            )
-        }
+        Ended::Killed { signal, .. } => Death::Signal(signal_name(signal)),
     }
 }
 

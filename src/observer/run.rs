@@ -151,11 +151,12 @@ async fn watch(
             () = sleep_until(next) => {
                 let now = monotonic_ns();
                 let tick = observer.tick(now);
-                observer.tell_supervisor(|message| inbox.tell(message).is_ok());
                 last = Instant::now();
                 next = last + pace.after(&tick, now);
             }
         }
+        // After each event: a kill may wait for what it was.
+        observer.tell_supervisor(|message| inbox.tell(message).is_ok());
     }
 }
 

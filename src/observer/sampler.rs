@@ -5,37 +5,32 @@
 //! observer is ending.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use glasspool_abi::control::Doom;
-use glasspool_abi::record::{Begin, Text};
+use glasspool_abi::record::Begin;
 use glasspool_abi::slot::{Crash, SlotReader};
 use glasspool_abi::zend::PhpBuild;
 use glasspool_abi::{Pid, WorkerId};
 use glasspool_otel::slow::SlowEvent;
-use glasspool_probes::sample::{Options, SampleError, Stop, Target, sample};
-use glasspool_probes::{Arguments, Frame, Sample};
-use jiff::Zoned;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use glasspool_probes::Frame;
+use glasspool_probes::rights::Handed;
+use glasspool_probes::sample::Stop;
 use tokio::sync::mpsc;
 
+use super::announce::Announcer;
+use super::eyes::{Eyes, NoSample};
+use super::ladder::Ladder;
 use super::monotonic_ns;
 use super::sighting::{self, Look};
-use super::slowlog;
-use super::text::Plain;
-use super::throttle::Throttle;
 use crate::logs::ErrorLog;
 
 /// Orders waiting at most. More are put off by whoever wants them.
 pub(super) const WAITING: usize = 64;
-/// Frames read beyond those shown, to find the caller of the last one.
-const CALLER_FRAMES: usize = 4;
-/// One complaint about a slow log per minute.
-const COMPLAINT_NS: u64 = 60_000_000_000;
 
 /// A worker's process, as far as it can be looked into.
 #[derive(Debug)]
@@ -55,6 +50,8 @@ pub(super) struct Rules {
     pub(super) pool: String,
     pub(super) after: Option<Duration>,
     pub(super) depth: usize,
+    /// Looks into one request at most, the last before a kill not counted.
+    pub(super) looks: u32,
     pub(super) stop: Stop,
     pub(super) log: Option<Arc<File>>,
 }
@@ -81,6 +78,8 @@ pub(super) struct Order {
     pub(super) worker: WorkerId,
     pub(super) number: u64,
     pub(super) why: Why,
+    /// Whether the rules may be followed where they say to stop it; else it is not stopped.
+    pub(super) may_stop: bool,
     pub(super) slot: Arc<SlotReader>,
     pub(super) process: Arc<Process>,
     pub(super) rules: Arc<Rules>,
@@ -104,76 +103,111 @@ pub(super) struct Seen {
     pub(super) look: Look,
 }
 
+/// A worker to try what can be seen of its pool's workers.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub(super) worker: WorkerId,
+    pub(super) process: Arc<Process>,
+    pub(super) rules: Arc<Rules>,
+}
+
+#[derive(Debug)]
+enum Task {
+    Look(Box<Order>),
+    Meet(Box<Newcomer>),
+}
+
 /// The observer's handle on the thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Sampler(SyncSender<Box<Order>>);
+pub(super) struct Sampler {
+    tasks: SyncSender<Task>,
+    ladder: Ladder,
+}
 
 impl Sampler {
     /// Starts the thread.
     pub(super) fn start(log: ErrorLog) -> io::Result<(Sampler, mpsc::Receiver<Answer>)> {
-        let (orders, waiting) = sync_channel(WAITING);
+        let (tasks, waiting) = sync_channel(WAITING);
         let (answers, answered) = mpsc::channel(WAITING);
+        let ladder = Ladder::default();
+        let views = ladder.clone();
         std::thread::Builder::new()
             .name("sampler".to_owned())
-            .spawn(move || run(&waiting, &answers, &log))?;
-        Ok((Sampler(orders), answered))
+            .spawn(move || run(&waiting, &answers, &log, views))?;
+        Ok((Sampler { tasks, ladder }, answered))
     }
 
     /// Hands over an order; false if too many wait already.
     pub(super) fn order(&self, order: Order) -> bool {
-        match self.0.try_send(Box::new(order)) {
+        match self.tasks.try_send(Task::Look(Box::new(order))) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
     }
+
+    /// Hands over the first worker of a pool, to find out what can be seen of it. If too
+    /// many orders wait, the first look at one of the pool finds it out.
+    pub(super) fn meet(&self, newcomer: Newcomer) {
+        // An error is the case just told, or the observer's end.
+        let _put_off = self.tasks.try_send(Task::Meet(Box::new(newcomer))).is_err();
+    }
+
+    /// What looks can show of each pool.
+    pub(super) fn ladder(&self) -> Ladder {
+        self.ladder.clone()
+    }
 }
 
-fn run(orders: &Receiver<Box<Order>>, answers: &mpsc::Sender<Answer>, log: &ErrorLog) {
-    let mut complaints = Throttle::new(1, COMPLAINT_NS);
-    while let Ok(order) = orders.recv() {
-        let (worker, number, why) = (order.worker, order.number, order.why);
-        let Some((seen, frames)) = look(&order) else {
-            if answers
-                .blocking_send(Answer {
-                    worker,
-                    number,
-                    why,
-                    seen: None,
-                })
-                .is_err()
-            {
-                return;
-            }
-            continue;
-        };
-        let told = (why == Why::Slow { first: true }).then(|| {
-            let frames = frames.as_deref();
-            let Order { rules, process, .. } = &*order;
-            let now = Zoned::now();
-            let entry = slowlog::entry(&now, &rules.pool, process.pid, &seen.begin, frames, rules.depth);
-            (warning(&order, &seen), entry)
-        });
-        if answers
-            .blocking_send(Answer {
-                worker,
-                number,
-                why,
-                seen: Some(seen),
-            })
-            .is_err()
-        {
-            return;
-        }
-        // Last, as both may block for as long as nobody reads a pipe.
-        if let Some((warning, entry)) = told {
-            log.warning(warning);
-            append(&order.rules, &entry, &mut complaints, log);
+impl Process {
+    /// What it has handed over.
+    pub(super) fn handed(&self) -> Handed<'_> {
+        Handed {
+            memory: self.memory.as_ref().map(AsFd::as_fd),
+            calls: self.calls.as_ref().map(AsFd::as_fd),
         }
     }
 }
 
-/// One look; `None` if the request is over.
-fn look(order: &Order) -> Option<(Seen, Option<Vec<Frame>>)> {
+fn run(tasks: &Receiver<Task>, answers: &mpsc::Sender<Answer>, log: &ErrorLog, ladder: Ladder) {
+    let mut eyes = Eyes::new(ladder);
+    let mut announcer = Announcer::new(log.clone());
+    while let Ok(task) = tasks.recv() {
+        let order = match task {
+            Task::Look(order) => order,
+            Task::Meet(newcomer) => {
+                eyes.meet(&newcomer, log);
+                continue;
+            }
+        };
+        let (worker, number, why) = (order.worker, order.number, order.why);
+        let looked = look(&order, &mut eyes);
+        let (seen, announcement) = match looked {
+            Some((seen, frames)) => {
+                let announcement = announcer.prepare(&order, &seen, frames.as_deref());
+                (Some(seen), announcement)
+            }
+            None => (None, None),
+        };
+        let answer = Answer {
+            worker,
+            number,
+            why,
+            seen,
+        };
+        if answers.blocking_send(answer).is_err() {
+            return;
+        }
+        // Last, as it may block for as long as nobody reads a pipe.
+        if let Some(announcement) = announcement {
+            announcer.announce(&announcement, &order.rules);
+        }
+        let Order { process, rules, .. } = *order;
+        eyes.keep_ladder(worker, &process, &rules.pool, log);
+    }
+}
+
+/// One look, and the frames that it saw; `None` if the request is over.
+fn look(order: &Order, eyes: &mut Eyes) -> Option<(Seen, Option<Vec<Frame>>)> {
     let same = |begin: &Begin| begin.number == order.number;
     let is_under_way = || {
         order
@@ -183,111 +217,22 @@ fn look(order: &Order) -> Option<(Seen, Option<Vec<Frame>>)> {
     };
     let begin = order.slot.read_begin().filter(same).filter(|_| is_under_way())?;
     let age = Duration::from_nanos(monotonic_ns().saturating_sub(begin.start_mono_ns));
-    let taken = take(order);
+    let taken = eyes.take(order);
     // What was read belongs to this request only if it has been under way all the time.
     order.slot.read_begin().filter(same).filter(|_| is_under_way())?;
-    let depth = order.rules.depth;
     match taken {
         Ok(sample) => {
-            let (event, look) = sighting::event(&begin, age, &sample, depth);
+            let (event, look) = sighting::event(&begin, age, order.why, &sample, order.rules.depth);
             Some((Seen { begin, event, look }, Some(sample.stack.frames)))
         }
         Err(NoSample::Gone) => None,
         Err(NoSample::Because(reason)) => {
-            let event = sighting::failed(&begin, age, &reason);
-            Some((
-                Seen {
-                    begin,
-                    event,
-                    look: Look::Failed,
-                },
-                None,
-            ))
+            let event = SlowEvent {
+                cause: sighting::cause(order.why),
+                ..sighting::failed(&begin, age, &reason)
+            };
+            let look = Look::Failed;
+            Some((Seen { begin, event, look }, None))
         }
-    }
-}
-
-enum NoSample {
-    /// The worker is gone; its end will be told by the supervisor.
-    Gone,
-    Because(String),
-}
-
-fn take(order: &Order) -> Result<Sample, NoSample> {
-    let Process {
-        pid,
-        pidfd,
-        memory,
-        calls: _,
-        php,
-    } = &*order.process;
-    let Some(memory) = memory else {
-        return Err(NoSample::Because(
-            "the worker could not hand over its memory".to_owned(),
-        ));
-    };
-    // Stopping goes by pid, and the pid of a worker that was reaped may be another's.
-    if has_ended(pidfd) {
-        return Err(NoSample::Gone);
-    }
-    let target = Target {
-        pid: *pid,
-        mem: memory.as_fd(),
-        build: php,
-    };
-    let max_frames = order.rules.depth + CALLER_FRAMES;
-    let options = Options {
-        max_frames,
-        stop: order.rules.stop,
-        // Neither the slow log nor an event shows them, and they make each look longer.
-        arguments: Arguments::Off,
-        ..Options::default()
-    };
-    sample(&target, &options).map_err(|e| match e {
-        SampleError::Gone { .. } => NoSample::Gone,
-        SampleError::Read { source, .. } => NoSample::Because(source.to_string()),
-    })
-}
-
-fn has_ended(pidfd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    let at_once = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
-}
-
-/// php-fpm's line (`sapi/fpm/fpm/fpm_request.c`, `fpm_request_check_timed_out`).
-fn warning(order: &Order, seen: &Seen) -> String {
-    let text = |text| seen.begin.texts.text(text).unwrap_or_default();
-    let (query, age) = (text(Text::Query), seen.event.elapsed);
-    format!(
-        "[pool {}] child {}, script '{}' (request: \"{} {}{}{}\") executing too slow ({}.{:06} sec), logging",
-        order.rules.pool,
-        order.process.pid,
-        Plain(text(Text::Script)),
-        Plain(text(Text::Method)),
-        Plain(text(Text::Path)),
-        if query.is_empty() { "" } else { "?" },
-        Plain(query),
-        age.as_secs(),
-        age.subsec_micros(),
-    )
-}
-
-/// One write(2) for the whole entry, so that entries of several observers and php-fpm
-/// masters do not mix.
-fn append(rules: &Rules, entry: &str, complaints: &mut Throttle, log: &ErrorLog) {
-    let Some(mut file) = rules.log.as_deref() else {
-        return;
-    };
-    if let Err(e) = file.write_all(entry.as_bytes())
-        && complaints.pass(monotonic_ns()).is_some()
-    {
-        log.warning(format_args!(
-            "[pool {}] cannot write to the slow log: {e}",
-            rules.pool
-        ));
     }
 }

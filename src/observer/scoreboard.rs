@@ -15,7 +15,7 @@ use glasspool_otel::span::Facts;
 use glasspool_probes::php::frames::MAX_FRAMES;
 use glasspool_probes::sample::Stop;
 
-use super::sampler::{Process, Rules};
+use super::sampler::{Newcomer, Process, Rules};
 use super::slow::Cases;
 use super::throttle::{Tally, Throttle};
 
@@ -36,6 +36,8 @@ pub(super) struct Pool {
     pub(super) rules: Arc<Rules>,
     pub(super) incidents: Throttle,
     pub(super) lost: Tally,
+    /// Whether it has had a worker since it was told of.
+    met: bool,
 }
 
 /// A worker that serves, or is gone and has a last look under way.
@@ -105,6 +107,7 @@ impl Scoreboard {
             depth: usize::try_from(view.slow_depth)
                 .unwrap_or(MAX_FRAMES)
                 .clamp(1, MAX_FRAMES),
+            looks: view.slow_samples,
             stop: match view.slow_stop {
                 SlowStop::IfNeeded => Stop::IfNeeded,
                 SlowStop::Never => Stop::Never,
@@ -116,6 +119,7 @@ impl Scoreboard {
             rules: Arc::new(rules),
             incidents: Throttle::new(10, SECOND_NS),
             lost: Tally::new(10 * SECOND_NS),
+            met: false,
         };
         self.pools.insert(view.pool, pool);
     }
@@ -145,7 +149,7 @@ impl Scoreboard {
         }
     }
 
-    /// A worker serves.
+    /// A worker serves. Returned if it is the first of its pool.
     pub(super) fn add_worker(
         &mut self,
         view: &WorkerView,
@@ -153,12 +157,12 @@ impl Scoreboard {
         pidfd: OwnedFd,
         (memory, calls): (Option<OwnedFd>, Option<OwnedFd>),
         host_name: Option<String>,
-    ) -> Result<(), Unwatched> {
+    ) -> Result<Option<Newcomer>, Unwatched> {
         let pid = view.pid.0;
         let unknown = |what: String| Unwatched::Unknown { pid, what };
         let pool = self
             .pools
-            .get(&view.pool)
+            .get_mut(&view.pool)
             .ok_or_else(|| unknown(format!("pool {} is unknown", view.pool)))?;
         let php = self.engines.get(&view.engine);
         let php = php.ok_or_else(|| unknown(format!("engine {} is unknown", view.engine)))?;
@@ -195,7 +199,12 @@ impl Scoreboard {
             garbled: Throttle::new(1, 60 * SECOND_NS),
             gone: None,
         };
+        let newcomer = (!std::mem::replace(&mut pool.met, true)).then(|| Newcomer {
+            worker: view.worker,
+            process: Arc::clone(&worker.process),
+            rules: Arc::clone(&pool.rules),
+        });
         self.workers.insert(view.worker, worker);
-        Ok(())
+        Ok(newcomer)
     }
 }

@@ -3,10 +3,14 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use glasspool_abi::control::Doom;
 use glasspool_abi::record::Begin;
-use glasspool_otel::slow::SlowEvent;
-use glasspool_probes::process::{Wait, syscall_name};
+use glasspool_otel::slow::{Cause, Peer, SlowEvent, Waiting};
+use glasspool_probes::native::{End, NativeStack};
+use glasspool_probes::wait::{Purpose, Wait};
 use glasspool_probes::{Frame, How, Kind, Sample};
+
+use super::sampler::Why;
 
 /// What a look came to, for the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +22,21 @@ pub(super) enum Look {
     Failed,
 }
 
+/// Longer words for a wait, or for what is missing, are cut: paths of eight files may be in
+/// them.
+const MAX_WORDS: usize = 512;
+/// The native text is cut here before telemetry cuts it at the end of a line.
+const MAX_NATIVE_FRAMES: usize = 100;
+
 /// The event of a sample, and how good it is. `age` is that of the request when the
 /// sample was taken, by the monotonic clock.
-pub(super) fn event(begin: &Begin, age: Duration, sample: &Sample, depth: usize) -> (SlowEvent, Look) {
+pub(super) fn event(
+    begin: &Begin,
+    age: Duration,
+    why: Why,
+    sample: &Sample,
+    depth: usize,
+) -> (SlowEvent, Look) {
     let frames = &sample.stack.frames;
     let (look, how, cost) = match &sample.stack.how {
         How::Exact => (Look::Exact, "exact".to_owned(), Duration::ZERO),
@@ -29,16 +45,46 @@ pub(super) fn event(begin: &Begin, age: Duration, sample: &Sample, depth: usize)
         How::Partial(reason) => (Look::Partial, format!("partial: {reason}"), Duration::ZERO),
     };
     let place = frames.iter().find(|frame| !frame.internal);
+    // What a worker in its crash handler waits for is us.
+    let wait = sample.wait.as_ref().filter(|_| !matches!(why, Why::Crashed(_)));
+    let native = sample.native.as_ref();
     let event = SlowEvent {
-        function: frames.first().map(name),
+        cause: cause(why),
+        function: frames.first().map(Frame::qualified_name),
         file: place.and_then(|frame| frame.file.clone()),
         line: place.and_then(|frame| frame.line),
         line_exact: place.is_some_and(|frame| frame.line_exact),
         stacktrace: stacktrace(frames, depth),
-        wait: sample.wait.as_ref().map(wait),
+        wait: wait.map(|wait| cut(wait.to_string())),
+        waiting: wait.map(|wait| waiting(wait, age)).unwrap_or_default(),
+        native_stacktrace: native.map(native_stacktrace).unwrap_or_default(),
+        missing: missing(wait, native),
         ..bare(begin, age, how, cost)
     };
     (event, look)
+}
+
+/// Why a look was taken, as telemetry tells it.
+pub(super) fn cause(why: Why) -> Cause {
+    match why {
+        Why::Slow { .. } | Why::Saturated => Cause::Slow,
+        Why::Doomed(doom) => Cause::Terminated(
+            match doom {
+                Doom::Timeout => "request_terminate_timeout",
+                Doom::Drain => "process_control_timeout",
+                Doom::Stop => "the supervisor stops at once",
+                Doom::Deaf => "it does not end when told to",
+            }
+            .to_owned(),
+        ),
+        Why::Crashed(crash) => Cause::Crashed(signal_name(crash.signal)),
+    }
+}
+
+/// `SIGSEGV`, or the number of a signal without a name.
+pub(super) fn signal_name(signal: i32) -> String {
+    let known = nix::sys::signal::Signal::try_from(signal);
+    known.map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned())
 }
 
 /// The event of a request that is slow and could not be looked into.
@@ -53,14 +99,9 @@ fn bare(begin: &Begin, age: Duration, how: String, cost: Duration) -> SlowEvent 
         // viewers hide events that lie outside of their span.
         time_unix_ns: begin.start_unix_ns.saturating_add(age_ns),
         elapsed: age,
-        stacktrace: String::new(),
-        function: None,
-        file: None,
-        line: None,
-        line_exact: false,
         how,
-        wait: None,
         cost,
+        ..SlowEvent::default()
     }
 }
 
@@ -91,81 +132,81 @@ fn stacktrace(frames: &[Frame], depth: usize) -> String {
     text
 }
 
-fn name(frame: &Frame) -> String {
-    frame.qualified_name()
+/// The facts of a wait of a request of that age.
+fn waiting(wait: &Wait, age: Duration) -> Waiting {
+    let call = wait.call.as_ref();
+    let peer = call.and_then(|call| {
+        let socket = call.socket()?;
+        let peer = socket.peer.as_ref()?;
+        Some(Peer {
+            address: peer.address()?,
+            port: peer.port(),
+            transport: socket.transport.clone(),
+        })
+    });
+    let file = call.and_then(|call| match &call.purpose {
+        Purpose::Path(path) => Some(path.clone()),
+        _ => call
+            .descriptors
+            .iter()
+            .find_map(|one| one.path().map(str::to_owned)),
+    });
+    Waiting {
+        alike: Some(cut(wait.alike())),
+        class: Some(wait.class().as_str()),
+        // The wait began in this request.
+        so_far: wait.so_far.map(|so_far| so_far.min(age)),
+        syscall: call.map(|call| {
+            call.name
+                .map_or_else(|| format!("system call {}", call.number), str::to_owned)
+        }),
+        peer,
+        file,
+    }
 }
 
-fn wait(wait: &Wait) -> String {
-    match (wait.syscall, &wait.wchan) {
-        (Some(number), _) => {
-            syscall_name(number).map_or_else(|| format!("system call {number}"), str::to_owned)
+/// One frame per line, innermost first.
+fn native_stacktrace(native: &NativeStack) -> String {
+    let frames = native.frames.iter().take(MAX_NATIVE_FRAMES);
+    let frames: Vec<_> = frames.map(ToString::to_string).collect();
+    frames.join("\n")
+}
+
+/// What a look does not show and what would help, facts with the same reason together.
+fn missing(wait: Option<&Wait>, native: Option<&NativeStack>) -> Option<String> {
+    let of_wait = wait.into_iter().flat_map(|wait| &wait.missing);
+    let of_wait = of_wait.map(|missing| (missing.what.to_string(), missing.why.to_string()));
+    let of_native = native.and_then(|native| match &native.end {
+        End::Root => None,
+        End::NoPosition { why, .. } | End::NoMaps { why, .. } => {
+            Some(("the native stack".to_owned(), why.to_string()))
         }
-        (None, Some(function)) => format!("kernel function {function}"),
-        (None, None) => "something in the kernel".to_owned(),
+        end => Some(("the rest of the native stack".to_owned(), end.to_string())),
+    });
+    let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
+    for (what, why) in of_wait.chain(of_native) {
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, whats)) if whats.contains(&what) => {}
+            Some((_, whats)) => whats.push(what),
+            None => reasons.push((why, vec![what])),
+        }
     }
+    let reasons = reasons
+        .iter()
+        .map(|(why, whats)| format!("{}: {why}", whats.join(", ")));
+    let line = reasons.collect::<Vec<_>>().join("; ");
+    (!line.is_empty()).then(|| cut(line.replace(char::is_control, " ")))
+}
+
+fn cut(mut words: String) -> String {
+    if words.len() > MAX_WORDS {
+        let end = (0..=MAX_WORDS).rev().find(|at| words.is_char_boundary(*at));
+        words.truncate(end.unwrap_or(0));
+        words.push('…');
+    }
+    words
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use glasspool_probes::{Partial, Stack};
-
-    use super::super::testing::{begin, stack};
-    use super::*;
-
-    fn sample(how: How) -> Sample {
-        Sample {
-            stack: Stack {
-                frames: stack(),
-                cut: false,
-                how,
-            },
-            wait: Some(Wait {
-                syscall: None,
-                wchan: Some("do_poll".to_owned()),
-            }),
-            cost: Duration::from_millis(3),
-            taken_at: SystemTime::UNIX_EPOCH,
-        }
-    }
-
-    #[test]
-    fn a_builtin_is_named_and_placed_where_it_was_called() {
-        let begin = begin(3);
-        let (event, look) = event(&begin, Duration::from_secs(1), &sample(How::Exact), 20);
-        assert_eq!(look, Look::Exact);
-        assert_eq!(event.time_unix_ns, begin.start_unix_ns + 1_000_000_000);
-        assert_eq!(event.function.as_deref(), Some("mysqli_query"));
-        assert_eq!(
-            (event.file.as_deref(), event.line),
-            (Some("/srv/db.php"), Some(42))
-        );
-        assert_eq!(event.wait.as_deref(), Some("kernel function do_poll"));
-        assert_eq!(event.cost, Duration::ZERO);
-        let expected = "#0 /srv/db.php(42): mysqli_query()\n\
-                        #1 /srv/page.php(9): Db\\Repo->find()\n\
-                        #2 /srv/index.php(3): include('/srv/page.php')\n\
-                        #3 {main}";
-        assert_eq!(event.stacktrace, expected);
-    }
-
-    #[test]
-    fn what_a_stop_cost_and_what_is_missing_is_told() {
-        let stop = Duration::from_micros(40);
-        let (stopped, look) = event(&begin(3), Duration::ZERO, &sample(How::Stopped { stop }), 2);
-        assert_eq!((stopped.cost, look), (stop, Look::Stopped));
-        assert_eq!(stopped.stacktrace.lines().count(), 2);
-        let not_stopped = Partial::NotStopped {
-            tries: 3,
-            stop: "not permitted".to_owned(),
-        };
-        let (partial, look) = event(&begin(3), Duration::ZERO, &sample(How::Partial(not_stopped)), 2);
-        assert_eq!(look, Look::Partial);
-        assert!(
-            partial.how.starts_with("partial: ") && partial.how.contains("not permitted"),
-            "{}",
-            partial.how
-        );
-    }
-}
+#[path = "sighting_tests.rs"]
+mod tests;

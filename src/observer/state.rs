@@ -9,11 +9,14 @@ use glasspool_abi::slot::{CursorTable, InFlight};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+use super::desk::{Desk, Taken};
 use super::drain::drain;
+use super::looks::{LastLooks, watch};
 use super::report::{OpenTerminal, Report};
-use super::sampler::{Answer, Order, Sampler, Seen, Why};
-use super::scoreboard::{Scoreboard, Worker};
-use super::slow::{self, Budget, Next};
+use super::sampler::{Answer, Sampler, Seen, Why};
+use super::saturation::Surveys;
+use super::scoreboard::Scoreboard;
+use super::slow::{Next, RETRY_NS};
 use super::{monotonic_ns, protocol::Input};
 use crate::logs::ErrorLog;
 
@@ -26,12 +29,15 @@ const UNTOLD_SLOW: usize = 4096;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Observer {
-    board: Scoreboard,
-    report: Report,
-    sampler: Option<Sampler>,
-    budget: Budget,
-    log: ErrorLog,
+    pub(super) board: Scoreboard,
+    pub(super) report: Report,
+    pub(super) desk: Desk,
+    pub(super) last_looks: LastLooks,
+    pub(super) surveys: Surveys,
+    pub(super) log: ErrorLog,
     buffer: Vec<u8>,
+    /// Answers to those who wait for a look.
+    pub(super) looked: Vec<FromObserver>,
     /// Workers that are gone and read to the end; the supervisor is to be told.
     buried: Vec<WorkerId>,
     /// Workers whose slow requests were first looked into, likewise.
@@ -64,27 +70,28 @@ impl Observer {
         }
         Observer {
             board: Scoreboard::new(cursors),
-            report: Report::new(start, terminal, &log),
-            sampler: Some(sampler),
-            budget: Budget::new(),
+            report: Report::new(start, terminal, sampler.ladder(), &log),
+            desk: Desk::new(sampler, &start.budget),
+            last_looks: LastLooks::default(),
+            surveys: Surveys::default(),
             log,
             buffer: Vec::new(),
+            looked: Vec::new(),
             buried: Vec::new(),
             slow: Vec::new(),
         }
     }
 
-    /// Tells the supervisor of slow requests, which it counts, and of workers that it may
-    /// forget; as far as `tell` can be told of now.
+    /// Tells the supervisor of looks that it waits for, of slow requests, which it counts,
+    /// and of workers that it may forget; as far as `tell` can be told of now.
     pub(super) fn tell_supervisor(&mut self, mut tell: impl FnMut(&FromObserver) -> bool) {
-        let slow = self.slow.iter();
-        let told = slow.take_while(|worker| tell(&FromObserver::Slow { worker: **worker }));
-        let told = told.count();
-        self.slow.drain(..told);
-        let buried = self.buried.iter();
-        let told = buried.take_while(|worker| tell(&FromObserver::Buried { worker: **worker }));
-        let told = told.count();
-        self.buried.drain(..told);
+        tell_all(&mut self.looked, &mut tell);
+        tell_all(&mut self.slow, |worker| {
+            tell(&FromObserver::Slow { worker: *worker })
+        });
+        tell_all(&mut self.buried, |worker| {
+            tell(&FromObserver::Buried { worker: *worker })
+        });
     }
 
     /// A message of the supervisor. Returns the time for the shutdown if it was the order
@@ -93,7 +100,12 @@ impl Observer {
         match input {
             Input::Pool { view, slow_log } => self.on_pool(view, slow_log),
             Input::SlowLog { pool, log } => self.board.replace_slow_log(pool, log),
-            Input::Plain(ToObserver::PoolGone { pool }) => self.board.remove_pool(pool),
+            Input::Plain(ToObserver::PoolGone { pool }) => {
+                self.board.remove_pool(pool);
+                self.surveys.forget(pool);
+            }
+            Input::Plain(ToObserver::LastLook { worker, doom }) => self.on_last_look(worker, doom),
+            Input::Plain(ToObserver::Saturated { pool }) => self.on_saturated(pool, monotonic_ns()),
             Input::Worker {
                 view,
                 slot,
@@ -102,11 +114,13 @@ impl Observer {
                 calls,
             } => {
                 let host = self.report.host_name();
-                if let Err(e) = self
+                match self
                     .board
                     .add_worker(&view, &slot, process, (memory, calls), host)
                 {
-                    self.on_unwatched(&view, &e);
+                    Ok(Some(first_of_pool)) => self.desk.meet(first_of_pool),
+                    Ok(None) => {}
+                    Err(e) => self.on_unwatched(&view, &e),
                 }
             }
             Input::Plain(ToObserver::Engine { engine, php }) => {
@@ -149,15 +163,15 @@ impl Observer {
             records: 0,
             due: None,
         };
+        let mut crashed = Vec::new();
         let Observer {
             board,
             report,
-            sampler,
-            budget,
+            desk,
             log,
             buffer,
-            buried: _,
             slow,
+            ..
         } = self;
         for (id, worker) in &mut board.workers {
             let Some(pool) = board.pools.get_mut(&worker.pool) else {
@@ -172,26 +186,20 @@ impl Observer {
                 board.cursors.store(worker.entry, worker.cursor);
             }
             tick.records += found.records;
-            let order = |order: Order| {
-                let first = order.why == Why::Slow { first: true };
-                let taken = sampler.as_ref().is_some_and(|sampler| sampler.order(order));
-                if taken && first && slow.len() < UNTOLD_SLOW {
-                    slow.push(*id);
-                }
-                taken
-            };
-            match watch(*id, worker, &pool.rules, budget, order, now) {
-                Watched {
-                    next: Next::At(due),
-                    postponed,
-                } => {
-                    tick.due = Some(tick.due.map_or(due, |earliest| earliest.min(due)));
-                    report.counters.samples.postponed += u64::from(postponed);
-                }
-                Watched {
-                    next: Next::Never | Next::Now { .. },
-                    ..
-                } => {}
+            if let Some(crash) = worker.slot.crash()
+                && worker.requests.cases.first_crash()
+            {
+                crashed.push((*id, crash));
+            }
+            let watched = watch(*id, worker, &pool.rules, desk, now);
+            if let Next::At(due) = watched.next {
+                tick.due = Some(tick.due.map_or(due, |earliest| earliest.min(due)));
+            }
+            let samples = &mut report.counters.samples;
+            samples.postponed += u64::from(watched.taken == Some(Taken::Later));
+            samples.skipped += u64::from(watched.taken == Some(Taken::Skipped));
+            if watched.is_first && slow.len() < UNTOLD_SLOW {
+                slow.push(*id);
             }
         }
         for pool in board.pools.values_mut() {
@@ -200,6 +208,16 @@ impl Observer {
             }
         }
         board.cursors.store_in_flight(report.in_flight());
+        report.tell_metrics(board, now);
+        for (worker, crash) in crashed {
+            self.on_crash(worker, crash, now);
+        }
+        self.order_last_looks();
+        self.order_survey();
+        if !self.last_looks.is_empty() {
+            let soon = now.saturating_add(RETRY_NS);
+            tick.due = Some(tick.due.map_or(soon, |earliest| earliest.min(soon)));
+        }
         tick
     }
 
@@ -208,22 +226,42 @@ impl Observer {
         let Answer {
             worker: id,
             number,
-            why: _,
+            why,
             seen,
         } = answer;
+        let stop = seen.as_ref().map_or(Duration::ZERO, |seen| seen.event.cost);
+        self.desk.answered(why, stop, monotonic_ns());
+        self.report.metrics.stopped(stop);
+        self.answer_last_look(id, why);
+        if seen.is_none() {
+            self.report.counters.samples.too_late += 1;
+        }
+        if why == Why::Saturated {
+            if let Some(seen) = &seen {
+                self.report.count_look(seen.look);
+            }
+            self.on_surveyed(id, seen.map(|seen| seen.event));
+        } else {
+            self.on_seen(id, number, seen);
+        }
+        self.order_last_looks();
+        self.order_survey();
+    }
+
+    /// A request was looked at for its own sake.
+    fn on_seen(&mut self, id: WorkerId, number: u64, seen: Option<Seen>) {
         let Some(worker) = self.board.workers.get_mut(&id) else {
             return;
         };
-        match &seen {
-            Some(seen) => self.report.seen(seen, &worker.requests.facts),
-            None => self.report.counters.samples.too_late += 1,
+        if let Some(seen) = &seen {
+            self.report.seen(seen, &worker.requests.facts);
         }
         let event = seen.map(|Seen { event, .. }| event);
         if let Some((held, samples)) = worker.requests.cases.answered(number, event) {
             self.report
                 .request(&held.end, &worker.requests.facts, &samples, held.priority);
         }
-        if worker.gone.is_some() {
+        if worker.gone.is_some() && !worker.requests.cases.is_asked() {
             self.bury(id);
         }
     }
@@ -250,6 +288,7 @@ impl Observer {
         }
         board.cursors.store(worker.entry, worker.cursor);
         worker.gone = Some((ended, mono_ns));
+        report.metrics.worker_ended(&pool.rules.pool, ended);
         if !worker.requests.cases.is_asked() {
             self.bury(id);
         }
@@ -295,7 +334,7 @@ impl Observer {
     pub(super) async fn finish(mut self, mut answers: mpsc::Receiver<Answer>, within: Duration) {
         let deadline = Instant::now() + within;
         // The sampler ends when it has answered what it was asked.
-        self.sampler = None;
+        self.desk.close();
         let patience = Instant::now() + within / 4;
         while let Ok(Some(answer)) = timeout_at(patience, answers.recv()).await {
             self.on_answer(answer);
@@ -323,6 +362,7 @@ impl Observer {
             }
         }
         self.board.cursors.store_in_flight(InFlight::default());
+        self.report.tell_metrics(&self.board, u64::MAX);
         let (pipeline, counters) = self.report.into_parts();
         let delivery = pipeline
             .shutdown(deadline.saturating_duration_since(Instant::now()))
@@ -333,52 +373,10 @@ impl Observer {
     }
 }
 
-struct Watched {
-    next: Next,
-    /// A look was due and could not be had.
-    postponed: bool,
-}
-
-/// Looks after the deadline of a worker's request.
-fn watch(
-    id: WorkerId,
-    worker: &mut Worker,
-    rules: &std::sync::Arc<super::sampler::Rules>,
-    budget: &mut Budget,
-    order: impl FnOnce(Order) -> bool,
-    now: u64,
-) -> Watched {
-    let on_time = |next| Watched {
-        next,
-        postponed: false,
-    };
-    let Some(limit) = worker.requests.limit else {
-        return on_time(Next::Never);
-    };
-    let Some(progress) = worker.slot.in_progress() else {
-        return on_time(Next::Never);
-    };
-    let cases = &mut worker.requests.cases;
-    let first = match cases.next(&progress, limit, now) {
-        Next::Now { first } => first,
-        later => return on_time(later),
-    };
-    let wanted = Order {
-        worker: id,
-        number: progress.number,
-        why: Why::Slow { first },
-        slot: worker.slot.clone(),
-        process: worker.process.clone(),
-        rules: rules.clone(),
-    };
-    if !budget.take(now) || !order(wanted) {
-        return Watched {
-            next: slow::postponed(now),
-            postponed: true,
-        };
-    }
-    cases.asked(&progress, limit, now);
-    on_time(cases.next(&progress, limit, now))
+/// Tells as many of them as can be told of now, and forgets those.
+fn tell_all<T>(all: &mut Vec<T>, mut tell: impl FnMut(&T) -> bool) {
+    let told = all.iter().take_while(|one| tell(one)).count();
+    all.drain(..told);
 }
 
 fn say_lost(log: &ErrorLog, pool: &str, lost: u64) {

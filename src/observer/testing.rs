@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use glasspool_abi::control::{Ended, LookBudget, ObserverStart, PoolView, SlowStop, ToObserver, WorkerView};
+use glasspool_abi::control::{
+    Ended, FromObserver, LookBudget, ObserverStart, PoolView, SlowStop, ToObserver, WorkerView,
+};
 use glasspool_abi::record::{Begin, BeginScalars, Encoder, End, EndScalars, Text};
 use glasspool_abi::slot::{CursorTable, SLOT_HEAD_BYTES, SlotWriter, Stage};
 use glasspool_abi::trace::{SpanId, TraceId};
@@ -24,6 +27,8 @@ use super::state::Observer;
 use crate::config::LogLevel;
 use crate::logs::ErrorLog;
 
+/// The one pool that there is.
+pub(super) const POOL: PoolId = PoolId(0);
 pub(super) const LIMIT: Duration = Duration::from_millis(250);
 /// Smallest ring there is.
 const RING: usize = 16 * 1024;
@@ -156,6 +161,12 @@ impl FakeWorker {
         self.writer.set_stage(Stage::Accepting);
     }
 
+    /// Says that it is dying of this signal, as its crash handler does.
+    pub(super) fn crash(&self, signal: u64) {
+        let [word, ..] = self.writer.crash_words();
+        word.store(signal, Ordering::Release);
+    }
+
     pub(super) fn serve(&mut self, sampled: bool, status: u32) {
         self.begin(sampled, Duration::ZERO);
         self.end(
@@ -178,6 +189,11 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(cursors: &OwnedFd) -> Bench {
+        Bench::with(cursors, start().budget)
+    }
+
+    /// One whose looks may cost so much.
+    pub(super) fn with(cursors: &OwnedFd, budget: LookBudget) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let log = ErrorLog::file(&folder.path().join("error.log"), LogLevel::Notice).expect("opens");
         let console = Arc::new(Mutex::new(Vec::new()));
@@ -190,7 +206,8 @@ impl Bench {
                 colours: false,
             }
         };
-        let mut observer = Observer::new(&start(), cursors, sampler, Box::new(terminal), log);
+        let start = ObserverStart { budget, ..start() };
+        let mut observer = Observer::new(&start, cursors, sampler, Box::new(terminal), log);
         let slow_log = File::create(folder.path().join("slow.log")).expect("creates");
         let view = PoolView {
             pool: PoolId(0),
@@ -236,6 +253,21 @@ impl Bench {
         });
     }
 
+    /// Hands over a message of the supervisor that has no descriptor.
+    pub(super) fn say(&mut self, message: ToObserver) {
+        self.observer.on(Input::Plain(message));
+    }
+
+    /// What it tells the supervisor now.
+    pub(super) fn told(&mut self) -> Vec<FromObserver> {
+        let mut told = Vec::new();
+        self.observer.tell_supervisor(|message| {
+            told.push(message.clone());
+            true
+        });
+        told
+    }
+
     pub(super) fn tick(&mut self) -> u64 {
         self.observer.tick(monotonic_ns()).records
     }
@@ -276,6 +308,7 @@ pub(super) fn start() -> ObserverStart {
     let variables = [
         ("OTEL_TRACES_EXPORTER", "console"),
         ("OTEL_LOGS_EXPORTER", "console"),
+        ("OTEL_METRICS_EXPORTER", "none"),
     ];
     let variables: Vec<_> = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     ObserverStart {

@@ -226,7 +226,8 @@ impl Supervisor {
 
     fn push_drain(&mut self, drain: &mut Drain) {
         let pools = &drain.pools;
-        self.signal_workers(drain.push.signal, |pool| pools.contains(&pool.spec.pool));
+        let Push { signal, doom, .. } = drain.push;
+        self.signal_workers(signal, doom, |pool| pools.contains(&pool.spec.pool));
         drain.due = drain.push.patience.map(|patience| Instant::now() + patience);
     }
 

@@ -3,6 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use glasspool_abi::control::Doom;
+use rustix::process::Signal;
+
 use super::monotonic_ns;
 use super::pm::deadline::{Limit, Verdict, judge, period};
 use super::run::Supervisor;
@@ -57,8 +60,8 @@ impl Supervisor {
         let Some(beat) = self.heartbeat.beat.filter(|beat| beat.next <= now) else {
             return;
         };
-        let mut wait = beat.shortest;
-        for worker in self.workers.values_mut() {
+        let (mut wait, mut doomed) = (beat.shortest, Vec::new());
+        for (id, worker) in &mut self.workers {
             let Some(pool) = self.pools.get(&worker.pool()) else {
                 continue;
             };
@@ -79,13 +82,21 @@ impl Supervisor {
                     wait = wait.min(beat.period);
                     gauge.strike = Some(strike);
                     let told = told(&gauge.request(), elapsed);
-                    worker.signal(signal);
+                    doomed.push((*id, signal));
                     self.log.warning(format_args!(
                         "[pool {}] child {pid}, {told}, terminating",
                         pool.name
                     ));
                 }
             }
+        }
+        for (id, signal) in doomed {
+            let doom = if signal == Signal::KILL {
+                Doom::Deaf
+            } else {
+                Doom::Timeout
+            };
+            self.kill(id, signal, doom, now);
         }
         let next = now + wait.max(LEAST_PAUSE);
         self.heartbeat.beat = Some(Beat { next, ..beat });

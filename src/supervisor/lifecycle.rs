@@ -163,7 +163,7 @@ impl Supervisor {
             self.stop_by.get_or_insert(now + STOP_TIME);
         }
         self.pushed = Some(push);
-        self.signal_workers(push.signal, |_| true);
+        self.signal_workers(push.signal, push.doom, |_| true);
         if push.signal == Signal::KILL {
             self.forget_unborn();
         }

@@ -144,6 +144,11 @@ impl Management {
         self.look_again(now);
     }
 
+    /// Whether every worker that there may be is busy, and connections wait all the same.
+    pub(super) fn is_saturated(&self, crew: &[Member], waiting: u32) -> bool {
+        self.rules.is_saturated(crew, waiting)
+    }
+
     /// Decides, and remembers what was decided.
     pub(super) fn decide(&mut self, event: Event, crew: &[Member], now: Instant) -> Vec<Action> {
         let (scheduler, actions) = self.scheduler.on(event, &self.rules, crew, now);

@@ -23,6 +23,7 @@ mod heartbeat;
 mod host;
 mod hosting;
 mod identity;
+mod last_look;
 mod lifecycle;
 mod link;
 mod management;

@@ -247,12 +247,8 @@ impl Observer {
                     self.release(&departure, log);
                 }
             }
-            Delivery::Message(FromObserver::Slow { worker }, _) => {
-                log.debug(format_args!("worker {worker} has a slow request"));
-            }
-            Delivery::Message(FromObserver::Looked { worker, .. }, _) => {
-                log.debug(format_args!("worker {worker} was looked into"));
-            }
+            // The run loop's own.
+            Delivery::Message(FromObserver::Slow { .. } | FromObserver::Looked { .. }, _) => {}
             Delivery::Message(FromObserver::Failed { reason }, _) => {
                 log.error(format_args!(
                     "the observer (pid {}) cannot start: {reason}",
@@ -313,6 +309,12 @@ impl Observer {
     /// Its process, while it runs.
     pub(super) fn pid(&self) -> Option<glasspool_abi::Pid> {
         self.running.as_ref().map(|running| running.child.pid)
+    }
+
+    /// Whether it looks after the workers, or soon will.
+    pub(super) fn is_watching(&self) -> bool {
+        let running = self.running.as_ref();
+        running.is_some_and(|running| running.replaced_by.is_none()) && !self.stopping
     }
 
     /// Whether it should be started now.

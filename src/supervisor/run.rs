@@ -20,6 +20,7 @@ use super::engines::{Engines, GroupId};
 use super::error::StartError;
 use super::generation::{Drain, Invocation, Numbers};
 use super::heartbeat::Heartbeat;
+use super::last_look::LastLooks;
 use super::link::Delivery;
 use super::notify::Notifier;
 use super::observer::Observer;
@@ -83,6 +84,8 @@ pub(super) struct Supervisor {
     pub(super) companion: Option<Companion>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) null: Arc<OwnedFd>,
+    /// Kills that wait for a look.
+    pub(super) last_looks: LastLooks,
     /// What workers were sent last, all of them.
     pub(super) pushed: Option<Push>,
     /// Whether there may be orphans to reap.
@@ -213,10 +216,18 @@ impl Supervisor {
             Event::Observer(_, Delivery::Message(FromObserver::Slow { worker }, _)) => {
                 self.count_slow(worker)
             }
+            Event::Observer(_, Delivery::Message(FromObserver::Looked { worker, crashed }, _)) => {
+                self.on_looked(worker, crashed);
+            }
             Event::Connecting(pool) => self.on_connecting(pool, Instant::now()),
             Event::StatusAsked { pool, answer } => self.status_asked(pool, answer),
             Event::Observer(generation, delivery) => self.observer.on_delivery(generation, delivery, &log),
-            Event::ObserverEnded(generation, ended) => self.observer.on_end(generation, ended, &log),
+            Event::ObserverEnded(generation, ended) => {
+                self.observer.on_end(generation, ended, &log);
+                if !self.observer.is_watching() {
+                    self.give_up_last_looks();
+                }
+            }
             Event::WorkerEnded(id, ended) => self.worker_event(id, super::worker::Event::Exited(ended)),
             Event::CanaryAnswered(id, answer) => {
                 if let Some(verdict) = self.canary_answered(id, answer) {
@@ -250,6 +261,7 @@ impl Supervisor {
         }
         self.keep_drains(now);
         self.schedule(now);
+        self.keep_last_looks(now);
         let nobody_is_born = self.requested == 0 && !self.canaries.values().any(Canary::is_requested);
         if self.sweep && nobody_is_born {
             // A worker whose pid is not known yet would look like an orphan.
@@ -330,6 +342,7 @@ impl Supervisor {
             .chain((self.reloading.step == Step::Retiring).then_some(now + RETIRING_LOOK))
             .chain(self.notifier.due())
             .chain(Some(now).filter(|_| self.phase == Phase::Running && self.reloading.can_begin()))
+            .chain(self.last_looks.due())
             .chain(self.due)
             .min()
     }

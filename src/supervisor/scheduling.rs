@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glasspool_abi::control::Ended;
+use glasspool_abi::control::{Ended, ToObserver};
 use glasspool_abi::{EngineId, PoolId, WorkerId};
 use rustix::process::Signal;
 
@@ -107,11 +107,16 @@ impl Supervisor {
         }
         self.maintenance_due = now + PERIOD;
         for id in self.serving_pools() {
-            let (crew, _queue) = self.observe(id, now);
+            let (crew, queue) = self.observe(id, now);
             let Some(pool) = self.pools.get_mut(&id) else {
                 continue;
             };
             pool.management.look_again(now);
+            // Said each second that it lasts; the observer tells it more seldom.
+            if pool.management.is_saturated(&crew, queue.waiting) {
+                self.observer
+                    .tell(&self.log, ToObserver::Saturated { pool: id }, vec![]);
+            }
             if pool.management.is_maintained() {
                 self.think(id, Event::Tick, &crew, now);
             }
@@ -155,7 +160,11 @@ impl Supervisor {
                         worker.signal(Signal::KILL);
                     }
                 }
-                Action::CountReached => management.figures.max_children_reached += 1,
+                Action::CountReached => {
+                    management.figures.max_children_reached += 1;
+                    self.observer
+                        .tell(&self.log, ToObserver::Saturated { pool: id }, vec![]);
+                }
                 Action::Say(level, text) => self.log.at(level, format_args!("[pool {}] {text}", pool.name)),
             }
         }

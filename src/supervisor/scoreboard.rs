@@ -91,6 +91,12 @@ impl Gauge {
         }
     }
 
+    /// The number of the request under way, as the slot has it.
+    pub(super) fn request_under_way(&self) -> Option<u64> {
+        let progress = self.slot.in_progress()?;
+        (progress.stage != Stage::Accepting).then_some(progress.number)
+    }
+
     /// What the time limit of a request depends on.
     pub(super) fn sight(&self) -> Sight {
         Sight {

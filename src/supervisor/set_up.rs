@@ -14,6 +14,7 @@ use super::engines::Engines;
 use super::error::StartError;
 use super::generation::{Invocation, Numbers, Telemetry};
 use super::heartbeat::Heartbeat;
+use super::last_look::LastLooks;
 use super::notify::Notifier;
 use super::observer::Observer;
 use super::phase::Phase;
@@ -87,6 +88,7 @@ impl Supervisor {
             companion: companion.map(Companion::new),
             events,
             null: Arc::new(null.map_err(StartError::system("open /dev/null"))?.into()),
+            last_looks: LastLooks::default(),
             pushed: None,
             sweep: false,
             fatal: None,

@@ -72,6 +72,10 @@ pub(super) fn from_overlay(overlay: &Overlay) -> Variables {
             otel.traces.map(exporter).map(str::to_owned),
         ),
         ("OTEL_LOGS_EXPORTER", otel.logs.map(exporter).map(str::to_owned)),
+        (
+            "OTEL_METRICS_EXPORTER",
+            otel.metrics.map(exporter).map(str::to_owned),
+        ),
         ("OTEL_BSP_SCHEDULE_DELAY", flush),
         (
             "OTEL_TRACES_SAMPLER",
@@ -96,7 +100,9 @@ pub(super) fn unless_asked(env: &Variables, file: Variables) -> Variables {
         return file;
     }
     let none = |name: &str| (name.to_owned(), "none".to_owned());
-    vec![none("OTEL_TRACES_EXPORTER"), none("OTEL_LOGS_EXPORTER")]
+    ["TRACES", "LOGS", "METRICS"]
+        .map(|signal| none(&format!("OTEL_{signal}_EXPORTER")))
+        .into()
 }
 
 /// How workers sample, the environment before the file; `None` when no spans are made.
@@ -134,6 +140,10 @@ mod tests {
     fn the_file_speaks_in_variables_and_the_environment_wins() {
         let mut overlay = Overlay::default();
         assert_eq!(from_overlay(&overlay), []);
+        overlay.otel.metrics = Some(Exporter::None);
+        let none = ("OTEL_METRICS_EXPORTER".to_owned(), "none".to_owned());
+        assert_eq!(from_overlay(&overlay), [none]);
+        overlay.otel.metrics = None;
         overlay
             .otel
             .headers

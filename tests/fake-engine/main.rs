@@ -11,7 +11,9 @@
 //!   `stubborn`, `chatty`, `hasty`, `early` (is ready before its engine says so), or well. With
 //!   `serve` or `crash` it accepts, and does that with each request; with
 //!   `report` or `deaf` it is busy as long as it has a connection, and says so in its slot;
-//! - `fake-engine observer` writes down what it is told;
+//! - `fake-engine observer` writes down what it is told; `FAKE_OBSERVER` says what it does
+//!   when asked for a last look: `silent`, `wakes` (only says that the worker crashes), or
+//!   answers. One that is `absent` ends at once;
 //! - `fake-engine hand-over FOLDER PROGRAM …`, `activate` and `become` turn into another
 //!   program, with sockets or without; called like php-fpm (`… -y FOLDER/php-fpm.conf`) it
 //!   is the supervisor again.
@@ -23,12 +25,12 @@
 )]
 
 mod hand_over;
+mod observes;
 mod reloads;
 mod reports;
 mod serves;
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -38,7 +40,7 @@ use std::process::{Command, ExitCode, Stdio};
 use glasspool::config::{LogLevel, Settings};
 use glasspool::logs::ErrorLog;
 use glasspool::supervisor::{self, EngineSource, Launch};
-use glasspool_abi::control::{Channel, FromEngine, FromObserver, PoolSpec, ToEngine, ToObserver};
+use glasspool_abi::control::{Channel, FromEngine, PoolSpec, ToEngine};
 use glasspool_abi::zend::{Layout, PhpBuild};
 use glasspool_abi::{ABI_VERSION, Pid, WorkerId};
 use nix::sys::signal::{SigSet, Signal};
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
             println!("{}", started.id());
         }
         ["worker"] => worker(),
-        ["observer"] => observer(&channel()),
+        ["observer"] => observes::observe(&channel()),
         ["hand-over", folder, ref program @ ..] => {
             return hand_over::like_php_fpm(Path::new(folder), program);
         }
@@ -208,6 +210,8 @@ fn worker() {
     }
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGQUIT);
+    // What one that waits in its crash handler is woken with.
+    signals.add(Signal::SIGCONT);
     if ["stubborn", "deaf"].contains(&behaviour.as_str()) {
         signals.add(Signal::SIGTERM);
     }
@@ -230,54 +234,16 @@ fn worker() {
     let most_requests = self::behaviour("FAKE_REQUESTS").parse().unwrap_or(0);
     let serves = ["serve", "crash"].contains(&behaviour.as_str()) || most_requests == 1;
     let serving = serves.then(|| serves::start(&behaviour, most_requests, self::behaviour("FAKE_POOL")));
-    while signals.wait().expect("waits") != Signal::SIGQUIT || behaviour == "deaf" {}
+    loop {
+        match signals.wait().expect("waits") {
+            Signal::SIGCONT => eprintln!("worker {} goes on", std::process::id()),
+            Signal::SIGQUIT if behaviour != "deaf" => break,
+            _ => {}
+        }
+    }
     // As a worker of PHP: ends with the request that it has, and accepts no other.
     if let Some(serving) = &serving {
         std::mem::forget(serving.lock());
-    }
-}
-
-fn observer(channel: &Channel) {
-    let name = format!("observer {}", std::process::id());
-    let tell = |text: String| writeln!(std::io::stderr(), "{name}: {text}").unwrap_or_default();
-    while let Ok((message, fds)) = channel.receive() {
-        match message {
-            ToObserver::Start(start) => {
-                tell(format!("starts with {} descriptors", fds.len()));
-                assert!(start.cursors > 0);
-                channel
-                    .send(&FromObserver::Ready, &[])
-                    .expect("the supervisor listens");
-            }
-            ToObserver::Pool(pool) => tell(format!("pool {}", pool.name)),
-            ToObserver::Engine { php, .. } => tell(format!("engine {}", php.version)),
-            ToObserver::WorkerStarted(view) => {
-                tell(format!("worker {} with {} descriptors", view.pid, fds.len()))
-            }
-            ToObserver::WorkerGone { worker, ended, .. } => {
-                tell(format!("worker {worker} gone {ended:?}"));
-                // A supervisor that is gone need not be told.
-                channel
-                    .send(&FromObserver::Buried { worker }, &[])
-                    .unwrap_or_default();
-            }
-            ToObserver::PoolGone { pool } => tell(format!("pool {pool} is gone")),
-            ToObserver::LastLook { worker, doom } => {
-                tell(format!("last look at worker {worker} for {doom:?}"));
-                channel
-                    .send(
-                        &FromObserver::Looked {
-                            worker,
-                            crashed: false,
-                        },
-                        &[],
-                    )
-                    .unwrap_or_default();
-            }
-            ToObserver::Saturated { pool } => tell(format!("pool {pool} is saturated")),
-            ToObserver::SlowLog { pool } => tell(format!("slow log of pool {pool}")),
-            ToObserver::Stop { .. } => return tell("stops".into()),
-        }
     }
 }
 

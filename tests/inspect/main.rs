@@ -4,6 +4,8 @@ mod dump;
 #[cfg(test)]
 mod php;
 mod record;
+#[cfg(test)]
+mod refusals;
 mod top;
 
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough for the slowest machine; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running script that has said `ready`.
 pub(crate) struct Script {
@@ -191,10 +191,18 @@ fn state(pid: u32) -> Option<char> {
 }
 
 /// Asks until it is so.
-fn until(what: &str, so: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
     let began = Instant::now();
     while !so() {
         assert!(began.elapsed() < PATIENCE, "it never came about that {what}");
         std::thread::yield_now();
+    }
+}
+
+/// Says what is missing where `make test` counts it.
+pub(crate) fn skipped(why: &str) {
+    if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
+        let file = fs::OpenOptions::new().append(true).create(true).open(file);
+        writeln!(file.unwrap(), "inspect: {why}").unwrap();
     }
 }

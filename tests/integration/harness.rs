@@ -1,6 +1,6 @@
 //! Starts a supervisor in a folder of its own and reads its log line by line.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -153,8 +153,25 @@ impl Supervised {
             .collect()
     }
 
+    /// Ends it in order, requests under way too, so that no worker goes on in its script.
+    /// For use in drops: whatever happens, it does not panic.
+    pub(crate) fn terminate(&mut self) {
+        if !matches!(self.process.try_wait(), Ok(None)) {
+            return;
+        }
+        self.signal(Signal::TERM);
+        let end = Instant::now() + PATIENCE;
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.process.id()).expect("a pid")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(i32::try_from(self.process.id()).expect("a pid"), signal);
+        kill(self.pid(), signal);
     }
 
     /// The children of the supervisor that run in this role.
@@ -188,6 +205,14 @@ impl Drop for Supervised {
             self.signal(Signal::KILL);
             self.process.wait().expect("waits");
         }
+    }
+}
+
+/// Says what is missing where `make test` counts it.
+pub(crate) fn skipped(why: &str) {
+    if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        writeln!(file.expect("opens"), "{why}").expect("writes");
     }
 }
 

@@ -45,10 +45,25 @@ fn a_dynamic_pool_grows_with_its_load_and_shrinks_after_it() {
     let line = supervised.wait_for("server reached pm.max_children setting (4), consider raising it");
     assert!(line.contains("WARNING"), "{line}");
     assert_eq!(workers(&supervised), 4);
+    supervised.wait_for_all(&["pool 0 is saturated"]);
     drop(clients);
     (0..3).for_each(|_| drop(supervised.wait_for(ENDED)));
     supervised.wait_for("currently 0 active children, 1 spare children, 1 running children");
     assert_eq!(count(&supervised, "pm.max_children setting"), 1, "told once");
+}
+
+#[test]
+fn a_static_pool_that_is_full_tells_so_while_connections_wait() {
+    let mut supervised = start("pool www 2 worker=report");
+    supervised.wait_for(SERVING);
+    let mut clients = connect(&supervised, 2);
+    supervised.signal(rustix::process::Signal::USR1);
+    supervised.wait_for("error log file re-opened");
+    assert_eq!(count(&supervised, "is saturated"), 0, "nobody waits");
+    clients.extend(connect(&supervised, 1));
+    supervised.wait_for("pool 0 is saturated");
+    // And each second that it lasts.
+    supervised.wait_for("pool 0 is saturated");
 }
 
 #[test]

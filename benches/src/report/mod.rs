@@ -1,5 +1,6 @@
 //! What came out: text for people, JSON for machines, the bar for this promises.
 
+mod look;
 mod table;
 mod verdict;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 use crate::BenchError;
 use crate::bench::{CaseResult, Sample};
 use crate::look::LookResult;
+use crate::look::torn::TornResult;
 use crate::machine::Machine;
 use crate::slow::SlowResult;
 use crate::stats::{Summary, paired_ratio};
@@ -44,6 +46,8 @@ pub struct Report {
     pub slow_stop: Option<SlowResult>,
     /// What looks cost.
     pub look: Option<LookResult>,
+    /// Whether they are right.
+    pub torn: Option<TornResult>,
     /// What was left out, and why.
     pub skipped: Vec<Note>,
     /// What should have been measured but could not be.

@@ -4,7 +4,6 @@ use std::fmt;
 
 use super::{CaseReport, Measure, OTHER_CPU, P50, P99, PER_SECOND, Report, WORKER_CPU, ratio};
 use crate::bench::{SideResult, Spans};
-use crate::look::LookResult;
 use crate::slow::SlowResult;
 use crate::stats::Summary;
 
@@ -68,27 +67,6 @@ impl fmt::Display for Spans {
         } else {
             Ok(())
         }
-    }
-}
-
-impl fmt::Display for LookResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "look  (what one look at a PHP process costs, us)")?;
-        for row in &self.rows {
-            write!(
-                f,
-                "  {:<32} {:>4} frames  p50 {:>7.1}  p99 {:>8.1}  {} looks",
-                row.what, row.frames, row.p50_us, row.p99_us, row.looks
-            )?;
-            if row.partial > 0 {
-                write!(f, ", {} of outer frames only", row.partial)?;
-            }
-            if row.wrong > 0 {
-                write!(f, ", {} WRONG", row.wrong)?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
     }
 }
 
@@ -200,7 +178,7 @@ pub(super) fn range(ratio: &Summary) -> String {
 }
 
 /// `229 [201-551]`.
-fn shown(summary: &Summary) -> String {
+pub(super) fn shown(summary: &Summary) -> String {
     format!(
         "{} [{}-{}]",
         number(summary.median),

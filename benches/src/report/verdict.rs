@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::CaseReport;
 use super::table::range;
+use super::{CaseReport, Report, look};
 use crate::case;
 use crate::stats::Summary;
 
@@ -31,7 +31,13 @@ const P99: Pick = |case| case.ratios.p99;
 
 impl Verdict {
     /// Judges all promises by the medians.
-    pub fn all(cases: &[CaseReport]) -> Vec<Self> {
+    pub fn all(report: &Report) -> Vec<Self> {
+        let mut all = Self::of_cases(&report.cases);
+        all.extend(look::verdicts(report.look.as_ref(), report.torn.as_ref()));
+        all
+    }
+
+    fn of_cases(cases: &[CaseReport]) -> Vec<Self> {
         let find = |name: &str| cases.iter().find(|case| case.result.case.name == name);
         let judge = |name: &str, promise: &str, least: f64, most: f64, pick: Pick| {
             Self::judge(name, promise, (least, most), find(name), pick)
@@ -156,7 +162,7 @@ mod tests {
             report(case::HELLO_NGINX, side(1.0, 1000.0, 0), side(1.0, 1290.0, 0)),
             report(case::CPU, side(100.0, 1.0, 0), side(96.0, 1.0, 0)),
         ];
-        let verdicts = Verdict::all(&cases);
+        let verdicts = Verdict::of_cases(&cases);
         let met: Vec<_> = verdicts.iter().map(|verdict| verdict.met).collect();
         assert_eq!(
             met,
@@ -177,7 +183,7 @@ mod tests {
             side(1.0, 1000.0, 0),
             side(1.0, 9000.0, 5),
         )];
-        let verdict = &Verdict::all(&cases)[1];
+        let verdict = &Verdict::of_cases(&cases)[1];
         assert_eq!(verdict.met, Some(false));
         assert!(verdict.measured.ends_with("with 10 failed requests"));
     }
@@ -200,7 +206,7 @@ mod tests {
                 },
             )
         };
-        let met = |cases: &[CaseReport]| Verdict::all(cases).pop().unwrap().met;
+        let met = |cases: &[CaseReport]| Verdict::of_cases(cases).pop().unwrap().met;
         assert_eq!(met(&[with(Some(0), 0), with(None, 0)]), Some(true));
         assert_eq!(met(&[with(Some(0), 0), with(Some(1), 0)]), Some(false));
         assert_eq!(met(&[with(Some(0), 1)]), Some(false));

@@ -165,6 +165,9 @@ fn glasspool_toml(spec: &Spec<'_>, sink: Option<SocketAddr>) -> String {
         Tracing::OnePercent => "sampler = \"parentbased_traceidratio\"\nratio = 0.01\n",
         Tracing::All => "sampler = \"always_on\"\n",
     };
+    if spec.hold {
+        text += "\n[slow]\nstop = \"always\"\n";
+    }
     text
 }
 
@@ -205,6 +208,7 @@ mod tests {
             workers: NonZeroU32::new(3).unwrap(),
             tracing,
             slow_after_s: Some(1),
+            hold: true,
         };
         let files = Files::write(&spec, Some(([127, 0, 0, 1], 4318).into())).unwrap();
         let overlay = files
@@ -223,6 +227,7 @@ mod tests {
         assert!(stock.contains("pm.max_children = 3\n") && stock.contains("request_slowlog_timeout = 1s\n"));
         let overlay = overlay.unwrap();
         assert!(overlay.contains("binary = \"/usr/sbin/php-fpm8.2\"") && overlay.contains("ratio = 0.01"));
+        assert!(overlay.ends_with("[slow]\nstop = \"always\"\n"), "{overlay}");
         assert!(overlay.contains("endpoint = \"http://127.0.0.1:4318\""));
     }
 }

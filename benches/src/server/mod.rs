@@ -81,6 +81,8 @@ pub struct Spec<'a> {
     pub tracing: Tracing,
     /// `request_slowlog_timeout`, seconds.
     pub slow_after_s: Option<u32>,
+    /// Whether Glasspool holds a slow worker that runs, as php-fpm does, rather than only if it must.
+    pub hold: bool,
 }
 
 /// A running server whose workers are known.

@@ -90,6 +90,8 @@ pub struct Otel {
     pub traces: Option<Exporter>,
     /// Where log records go.
     pub logs: Option<Exporter>,
+    /// Where metrics go.
+    pub metrics: Option<Exporter>,
     /// Bound of the export queue, in bytes, 64 KiB to 4 GiB.
     #[serde(deserialize_with = "text::queue_bytes")]
     pub queue_bytes: u64,
@@ -108,6 +110,7 @@ impl Default for Otel {
             resource: BTreeMap::new(),
             traces: None,
             logs: None,
+            metrics: None,
             queue_bytes: DEFAULT_QUEUE_BYTES,
             flush: None,
         }

@@ -19,6 +19,7 @@ headers = { authorization = "Bearer hunter2" }
 resource = { "deployment.environment.name" = "test" }
 traces = "console"
 logs = "none"
+metrics = "otlp"
 queue_bytes = 1048576
 flush = "5s"
 
@@ -29,14 +30,18 @@ ratio = 0.01
 [slow]
 after = "250ms"
 depth = 30
+samples = 7
 stop = "never"
 
 [observer]
 user = "nobody"
+samples_per_second = 50
+stop_per_second = "5ms"
 
 [pool.WWW.slow]
 after = "2s"
-stop = "if-needed"
+samples = 1
+stop = "always"
 "#;
 
 const PHP_FPM: &str = "slowlog = /dev/null\nrequest_slowlog_timeout = 9\nrequest_slowlog_trace_depth = 7\n\
@@ -61,8 +66,12 @@ fn every_key_arrives() {
     assert_eq!(overlay.otel.headers["authorization"].expose(), "Bearer hunter2");
     assert_eq!(overlay.otel.resource["deployment.environment.name"], "test");
     assert_eq!(
-        (overlay.otel.traces, overlay.otel.logs),
-        (Some(Exporter::Console), Some(Exporter::None))
+        (overlay.otel.traces, overlay.otel.logs, overlay.otel.metrics),
+        (
+            Some(Exporter::Console),
+            Some(Exporter::None),
+            Some(Exporter::Otlp)
+        )
     );
     assert_eq!(
         (overlay.otel.queue_bytes, overlay.otel.flush),
@@ -71,6 +80,13 @@ fn every_key_arrives() {
     assert_eq!(overlay.trace.sampler, Some(Sampler::ParentBasedTraceIdRatio));
     assert_eq!(overlay.trace.ratio, Some(0.01));
     assert_eq!(overlay.observer.user.as_deref(), Some("nobody"));
+    assert_eq!(
+        (
+            overlay.observer.samples_per_second.get(),
+            overlay.observer.stop_per_second
+        ),
+        (50, Duration::from_millis(5))
+    );
     assert!(
         !format!("{settings:?}").contains("hunter2"),
         "a credential shows in Debug"
@@ -79,11 +95,14 @@ fn every_key_arrives() {
 
 #[test]
 fn slow_values_by_precedence() {
-    let slow = |overlay: &str| -> Vec<(Option<Duration>, u32, SlowStop)> {
+    let slow = |overlay: &str| -> Vec<(Option<Duration>, u32, u32, SlowStop)> {
         let pools = fixture(overlay).load().unwrap().pools;
         pools
             .iter()
-            .map(|pool| (pool.slow_after, pool.slow_depth.get(), pool.slow_stop))
+            .map(|pool| {
+                let (depth, samples) = (pool.slow_depth.get(), pool.slow_samples.get());
+                (pool.slow_after, depth, samples, pool.slow_stop)
+            })
             .collect()
     };
     let (ms, s) = (
@@ -92,16 +111,22 @@ fn slow_values_by_precedence() {
     );
     assert_eq!(
         slow(""),
-        [(s(9), 7, SlowStop::IfNeeded), (None, 20, SlowStop::IfNeeded)]
+        [
+            (s(9), 7, 4, SlowStop::IfNeeded),
+            (None, 20, 4, SlowStop::IfNeeded)
+        ]
     );
     assert_eq!(
         slow(ALL),
-        [(s(2), 30, SlowStop::IfNeeded), (ms(250), 30, SlowStop::Never)]
+        [(s(2), 30, 1, SlowStop::Always), (ms(250), 30, 7, SlowStop::Never)]
     );
     let off = "slow.after = \"1m\"\npool.api.slow.after = \"0s\"";
     assert_eq!(
         slow(off),
-        [(s(60), 7, SlowStop::IfNeeded), (None, 20, SlowStop::IfNeeded)]
+        [
+            (s(60), 7, 4, SlowStop::IfNeeded),
+            (None, 20, 4, SlowStop::IfNeeded)
+        ]
     );
 }
 
@@ -153,7 +178,7 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
     let table = [
         (
             "[slow]\naftr = \"1s\"",
-            "[glasspool.toml:2:1] unknown key 'aftr' (did you mean 'after'?), allowed are after, depth, stop",
+            "[glasspool.toml:2:1] unknown key 'aftr' (did you mean 'after'?), allowed are after, depth, samples, stop",
         ),
         (
             "[sloww]",
@@ -186,8 +211,24 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
             "[glasspool.toml:2:9] invalid value: integer `0`, expected a nonzero u32",
         ),
         (
-            "[slow]\nstop = \"always\"",
-            "unknown variant `always`, expected `if-needed` or `never`",
+            "[slow]\nsamples = 0",
+            "[glasspool.toml:2:11] invalid value: integer `0`, expected a nonzero u32",
+        ),
+        (
+            "[slow]\nstop = \"sometimes\"",
+            "unknown variant `sometimes`, expected one of `if-needed`, `never`, `always`",
+        ),
+        (
+            "[observer]\nsamples_per_second = 0",
+            "invalid value: integer `0`, expected a nonzero u32",
+        ),
+        (
+            "[observer]\nstop_per_second = \"2s\"",
+            "expected a whole number with ms or s, up to a second, such as \"10ms\"",
+        ),
+        (
+            "[observer]\nsamples = 9",
+            "unknown key 'samples' (did you mean 'samples_per_second'?), allowed are user, samples_per_second, stop_per_second",
         ),
         (
             "[otel]\nprotocol = \"http/json\"",

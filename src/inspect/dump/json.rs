@@ -19,8 +19,11 @@
 //!     file, line  null for code that has none
 //!     line_exact  whether it is known to be that very line
 //!     internal    whether it is C code of PHP or an extension
+//!     source      null, or where that C code was written, "file:line": with --native, where
+//!                 there is debug information
 //!     native      C functions further in than this frame, up to the next one, innermost
-//!                 first (with --native, else empty)
+//!                 first (with --native, else empty): "name+0x10 [module]", with debug
+//!                 information "name+0x10 [module] file:line"
 //!   frames_cut  whether callers further out were left out (--limit)
 //!   doubt       null, or why `frames` is not all of the stack
 //!   native      C functions that called PHP, innermost first (with --native, else empty)
@@ -82,6 +85,7 @@ struct Frame<'a> {
     line: Option<u32>,
     line_exact: bool,
     internal: bool,
+    source: Option<&'a str>,
     native: &'a [String],
 }
 
@@ -143,6 +147,7 @@ fn frame(line: &Line) -> Frame<'_> {
         line: line.line,
         line_exact: line.line_exact,
         internal: line.internal,
+        source: line.source.as_deref(),
         native: &line.native,
     }
 }
@@ -163,6 +168,7 @@ mod tests {
         first.lines.truncate(2);
         first.lines[0].arguments = Some(vec!["string(41)".to_owned()]);
         first.lines[0].native = vec!["poll+0x10 [libc.so.6]".to_owned()];
+        first.lines[0].source = Some("ext/pdo/pdo_dbh.c:1162".to_owned());
         let mut last = running(7);
         last.lines.truncate(1);
         let all = [
@@ -188,8 +194,8 @@ mod tests {
                 "ms": 1200,
             },
             "frames": [
-                { "function": "PDO->query", "args": ["string(41)"], "file": null, "line": null, "line_exact": true, "internal": true, "native": ["poll+0x10 [libc.so.6]"] },
-                { "function": "App\\Repo->find", "args": null, "file": "/srv/src/Repo.php", "line": 42, "line_exact": true, "internal": false, "native": [] },
+                { "function": "PDO->query", "args": ["string(41)"], "file": null, "line": null, "line_exact": true, "internal": true, "source": "ext/pdo/pdo_dbh.c:1162", "native": ["poll+0x10 [libc.so.6]"] },
+                { "function": "App\\Repo->find", "args": null, "file": "/srv/src/Repo.php", "line": 42, "line_exact": true, "internal": false, "source": null, "native": [] },
             ],
             "frames_cut": false, "doubt": null, "native": [],
         });

@@ -204,13 +204,14 @@ process 103, pool www, PHP 8.2.36, idle
         seen.lines[0].arguments = Some(vec!["string(41)".to_owned()]);
         seen.cut = true;
         seen.doubt = Some("the chain breaks after 2 frames: a pointer leads nowhere".to_owned());
-        seen.lines[0].native = vec!["poll+0x10 [libc.so.6]".to_owned()];
+        seen.lines[0].native = vec!["poll+0x10 [libc.so.6] ./io/poll.c:29".to_owned()];
+        seen.lines[0].source = Some("ext/pdo/pdo_dbh.c:1162".to_owned());
         seen.native = vec!["execute_ex+0x2e7 [php8.2]".to_owned()];
         let expected = "\
 process 5, pool www, PHP 8.2.36, waiting: GET /orders for 1.3 s
   waits about 1.2 s in poll, fd 4: tcp 127.0.0.1:40005 -> 10.0.3.7:3306
-     poll+0x10 [libc.so.6]
-  #0 PDO->query(string(41))
+     poll+0x10 [libc.so.6] ./io/poll.c:29
+  #0 PDO->query(string(41)) (ext/pdo/pdo_dbh.c:1162)
   #1 App\\Repo->find() /srv/src/Repo.php:42
      execute_ex+0x2e7 [php8.2]
   … callers further out are left out (--limit)

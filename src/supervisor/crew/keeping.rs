@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use glasspool_abi::control::{Ended, ToEngine, ToObserver};
+use glasspool_abi::control::{Doom, Ended, ToEngine, ToObserver};
 use glasspool_abi::{EngineId, Pid, PoolId, WorkerId, create_slot_memory};
 use rustix::process::Signal;
 
@@ -121,6 +121,7 @@ impl Supervisor {
         {
             self.settle(id);
             let worker = self.workers.remove(&id).expect("it was there a line above");
+            self.last_looks.forget(id);
             let management = &mut self.pool_of(worker.pool).management;
             management.gone(worker.retired, Instant::now());
             // That of a worker which served goes back when an observer has buried it.
@@ -323,26 +324,31 @@ impl Supervisor {
     }
 
     /// Signals every worker of the pools that are meant, and those that were asked for as
-    /// soon as they turn up.
+    /// soon as they turn up. A signal that dooms their requests waits for a last look.
     pub(in crate::supervisor) fn signal_workers(
         &mut self,
         signal: Signal,
+        doom: Option<Doom>,
         is_meant: impl Fn(&LivePool) -> bool,
     ) {
         let (number, name) = (signal.as_raw(), describe_signal(signal));
+        let now = Instant::now();
+        let is_meant = |worker: &Worker| is_meant(self.pools.get(&worker.pool).expect(POOL_OUTLIVES));
+        let meant = self.workers.iter().filter(|(_, worker)| is_meant(worker));
+        let meant: Vec<WorkerId> = meant.map(|(id, _)| *id).collect();
         let mut alive = 0;
-        for worker in self.workers.values_mut() {
-            let pool = self.pools.get(&worker.pool).expect(POOL_OUTLIVES);
-            if !is_meant(pool) {
-                continue;
-            }
-            let Some(pid) = worker.signal(signal) else {
+        for id in meant {
+            let pid = match doom {
+                Some(doom) => self.kill(id, signal, doom, now),
+                None => self.workers.get_mut(&id).and_then(|worker| worker.signal(signal)),
+            };
+            let Some(pid) = pid else {
                 continue;
             };
             alive += 1;
+            let pool = &self.pools[&self.workers[&id].pool].name;
             self.log.debug(format_args!(
-                "[pool {}] sending signal {number} {name} to child {pid}",
-                pool.name
+                "[pool {pool}] sending signal {number} {name} to child {pid}"
             ));
         }
         self.log.debug(format_args!("{alive} child(ren) still alive"));

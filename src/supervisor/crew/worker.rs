@@ -96,6 +96,19 @@ impl Worker {
         }
     }
 
+    /// The request that it has under way, if observers are told of it and could look.
+    pub(in crate::supervisor) fn watched_request(&self) -> Option<u64> {
+        let gauge = self.gauge.as_ref().filter(|_| self.announced)?;
+        gauge.request_under_way()
+    }
+
+    /// Ends its wait in its crash handler.
+    pub(in crate::supervisor) fn wake(&self) {
+        if let Some(child) = &self.child {
+            child.signal(Signal::CONT);
+        }
+    }
+
     /// Tells it to end because it is not needed; false if it was told before.
     pub(in crate::supervisor) fn retire(&mut self) -> bool {
         self.signal(Signal::QUIT);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use glasspool_abi::control::Doom;
 use rustix::process::Signal;
 
 /// Between two signals after the first.
@@ -20,6 +21,8 @@ pub(in crate::supervisor) enum Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::supervisor) struct Push {
     pub(in crate::supervisor) signal: Signal,
+    /// Why requests under way end by it; `None` where they do not.
+    pub(in crate::supervisor) doom: Option<Doom>,
     /// `None` is without limit.
     pub(in crate::supervisor) patience: Option<Duration>,
 }
@@ -31,10 +34,12 @@ pub(in crate::supervisor) fn first(reason: Reason, process_control_timeout: Opti
     match reason {
         Reason::Graceful => Push {
             signal: Signal::QUIT,
+            doom: None,
             patience: process_control_timeout,
         },
         Reason::AtOnce => Push {
             signal: Signal::TERM,
+            doom: Some(Doom::Stop),
             patience: Some(process_control_timeout.unwrap_or(NEXT)),
         },
     }
@@ -42,13 +47,14 @@ pub(in crate::supervisor) fn first(reason: Reason, process_control_timeout: Opti
 
 /// The signal after this one.
 pub(in crate::supervisor) fn next(after: Signal) -> Push {
-    let signal = if after == Signal::QUIT {
-        Signal::TERM
+    let (signal, doom) = if after == Signal::QUIT {
+        (Signal::TERM, Doom::Drain)
     } else {
-        Signal::KILL
+        (Signal::KILL, Doom::Deaf)
     };
     Push {
         signal,
+        doom: Some(doom),
         patience: Some(NEXT),
     }
 }
@@ -68,6 +74,15 @@ mod tests {
             push = next(push.signal);
         }
         seen
+    }
+
+    #[test]
+    fn every_signal_but_the_graceful_one_dooms_requests() {
+        let graceful = first(Reason::Graceful, None);
+        let pushed = next(graceful.signal);
+        let dooms = [graceful, pushed, next(pushed.signal), first(Reason::AtOnce, None)];
+        let expected = [None, Some(Doom::Drain), Some(Doom::Deaf), Some(Doom::Stop)];
+        assert_eq!(dooms.map(|push| push.doom), expected);
     }
 
     #[test]

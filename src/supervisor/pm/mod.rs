@@ -43,6 +43,12 @@ impl Rules {
         }
     }
 
+    /// Whether every worker that there may be is busy, and connections wait all the same.
+    pub(super) fn is_saturated(&self, crew: &[Member], waiting: u32) -> bool {
+        let counts = Counts::of(crew);
+        !self.quiet && waiting > 0 && counts.busy >= self.max_children
+    }
+
     /// Workers at the start, before a share of `process.max` is cut from them.
     pub(super) fn first(&self) -> u32 {
         match self.manager {

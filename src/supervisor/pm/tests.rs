@@ -66,6 +66,32 @@ fn turn(rules: &Rules, letters: &str, event: Event) -> (Scheduler, Vec<Action>) 
     settled(rules, &crew).on(event, rules, &crew, now)
 }
 
+#[test]
+fn a_pool_is_saturated_when_all_that_may_be_are_busy_and_connections_wait() {
+    let rules = Rules {
+        manager: ProcessManager::Static,
+        max_children: 3,
+        quiet: false,
+    };
+    let now = Instant::now();
+    for (letters, waiting, expected) in [
+        ("bbb", 1, true),
+        ("bbb", 0, false),
+        ("bbi", 5, false),
+        ("bbc", 5, false),
+        ("bbR", 5, false),
+        ("bb", 5, false),
+    ] {
+        assert_eq!(
+            rules.is_saturated(&crew(letters, now), waiting),
+            expected,
+            "{letters} {waiting}"
+        );
+    }
+    let quiet = Rules { quiet: true, ..rules };
+    assert!(!quiet.is_saturated(&crew("bbb", now), 1));
+}
+
 /// All but what is said at debug level.
 fn deeds(actions: &[Action]) -> Vec<Action> {
     let is_deed = |action: &&Action| !matches!(action, Action::Say(LogLevel::Debug, _));

@@ -1,0 +1,160 @@
+//! Figures over the observer's life, and from time to time a snapshot of all of them.
+//!
+//! Per request this costs one look into a small table; all else is counted elsewhere
+//! anyway and read when a snapshot is due. Names and attributes: `docs/instrumentation.md`.
+
+mod series;
+mod snapshot;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use glasspool_abi::control::Ended;
+use glasspool_abi::record::{Begin, End, FATAL, Peek, Text};
+use glasspool_otel::metrics::Histogram;
+use glasspool_otel::options::{ExporterKind, Options};
+
+use self::series::{Failure, Methods, Series};
+
+/// Series of durations per pool; a worker that invents status codes fills this and no
+/// more. The rest shares one (specification/metrics/sdk.md, "Cardinality limits").
+const MOST_SERIES: usize = 1000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    /// Whether anybody wants to know.
+    enabled: bool,
+    start_unix_ns: u64,
+    /// Wall clock of the last snapshot.
+    last_unix_ns: u64,
+    interval: Duration,
+    /// When the next snapshot is due, monotonic nanoseconds.
+    due: u64,
+    methods: Methods,
+    pools: HashMap<String, PoolFigures>,
+    stopped: Duration,
+}
+
+/// What is counted of one pool.
+#[derive(Debug, Default)]
+struct PoolFigures {
+    durations: HashMap<Series, Arc<Histogram>>,
+    killed: u64,
+    /// Workers that ended by a signal, by its number.
+    deaths: BTreeMap<i32, u64>,
+    saturations: u64,
+    /// Kinds of requests that were under way in an earlier snapshot: they are told with
+    /// zero when there are none, or else their last figure would stand for ever.
+    active: BTreeMap<Series, i64>,
+}
+
+impl Metrics {
+    pub(super) fn new(options: &Options) -> Metrics {
+        Metrics {
+            enabled: options.metrics.exporter != ExporterKind::None,
+            start_unix_ns: unix_ns(),
+            last_unix_ns: 0,
+            interval: options.metric_reader.interval,
+            due: 0,
+            methods: Methods::new(&options.conventions.known_methods),
+            pools: HashMap::new(),
+            stopped: Duration::ZERO,
+        }
+    }
+
+    /// A request has ended; `record` is its end record. Takes less than 200 ns.
+    pub(super) fn request(&mut self, pool: &str, record: &[u8], peek: &Peek) {
+        if !self.enabled {
+            return;
+        }
+        let [method, scheme] = End::find(record, [Text::Method, Text::Scheme]);
+        let failure = if peek.status >= 500 {
+            Failure::Status
+        } else if peek.flags & FATAL != 0 {
+            Failure::Fatal
+        } else {
+            Failure::None
+        };
+        let series = Series::new(self.methods.number(method), scheme, peek.status, failure);
+        self.pool(pool).record(series, peek.responded_ns);
+    }
+
+    /// A worker has ended before its request did.
+    pub(super) fn killed(&mut self, pool: &str, begin: &Begin, ended: Ended, mono_ns: u64) {
+        let failure = match ended {
+            Ended::Killed { signal, .. } => Failure::Signal(signal),
+            Ended::Exited(_) => Failure::Exit,
+        };
+        let series = self.series_of(begin, failure);
+        let pool = self.pool(pool);
+        pool.killed += 1;
+        pool.record(series, mono_ns.saturating_sub(begin.start_mono_ns));
+    }
+
+    /// A worker has ended.
+    pub(super) fn worker_ended(&mut self, pool: &str, ended: Ended) {
+        if let Ended::Killed { signal, .. } = ended {
+            *self.pool(pool).deaths.entry(signal).or_default() += 1;
+        }
+    }
+
+    /// A report of a full pool was made.
+    pub(super) fn saturated(&mut self, pool: &str) {
+        self.pool(pool).saturations += 1;
+    }
+
+    /// A worker was stopped for so long.
+    pub(super) fn stopped(&mut self, time: Duration) {
+        self.stopped = self.stopped.saturating_add(time);
+    }
+
+    /// Whether it is time for a snapshot; if so, the next one is due an interval later.
+    pub(super) fn is_due(&mut self, now: u64) -> bool {
+        let interval = u64::try_from(self.interval.as_nanos()).unwrap_or(u64::MAX);
+        if self.due == 0 {
+            // The first one has something to tell.
+            self.due = now.saturating_add(interval);
+        }
+        let due = now >= self.due;
+        if due {
+            self.due = now.saturating_add(interval);
+        }
+        due
+    }
+
+    fn series_of(&self, begin: &Begin, failure: Failure) -> Series {
+        let text = |text| begin.texts.get(text);
+        Series::new(
+            self.methods.number(text(Text::Method)),
+            text(Text::Scheme),
+            0,
+            failure,
+        )
+    }
+
+    fn pool(&mut self, name: &str) -> &mut PoolFigures {
+        // Not the entry API, which wants an owned name each time.
+        if !self.pools.contains_key(name) {
+            self.pools.insert(name.to_owned(), PoolFigures::default());
+        }
+        self.pools.get_mut(name).expect("it was just put there")
+    }
+}
+
+impl PoolFigures {
+    fn record(&mut self, series: Series, ns: u64) {
+        let full = self.durations.len() >= MOST_SERIES && !self.durations.contains_key(&series);
+        let series = if full { Series::OVERFLOW } else { series };
+        Arc::make_mut(self.durations.entry(series).or_default()).record(ns);
+    }
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! All figures of now, by instrument.
+
+use std::collections::BTreeMap;
+
+use glasspool_otel::export::{self, Delivery};
+use glasspool_otel::metrics::instruments::{
+    ACTIVE_REQUESTS, DEATHS, KILLED, LOGS_DROPPED, LOGS_EXPORTED, LOOKS, RECORDS_LOST, REQUEST_DURATION,
+    RIGHT, RUNG, SATURATIONS, SPANS_DROPPED, SPANS_EXPORTED, STOP_TIME, WORKERS, attribute,
+};
+use glasspool_otel::metrics::{Figure, Instrument, KeyValue, Metric, Snapshot};
+use glasspool_otel::semconv::name;
+use glasspool_probes::rights::Rung;
+
+use super::series::{Failure, signal_name};
+use super::{Metrics, unix_ns};
+use crate::observer::counters::Counters;
+use crate::observer::ladder::LadderView;
+use crate::observer::scoreboard::Scoreboard;
+
+/// The rights as metrics name them, and as `Rights::missing` does.
+pub(super) const RIGHTS: [(&str, &str); 5] = [
+    ("memory", "memory"),
+    ("system_calls", "system calls"),
+    ("peers", "peers of sockets"),
+    ("files", "mapped files"),
+    ("hold", "holding it while it runs"),
+];
+
+impl Metrics {
+    /// Counts what is counted now and copies the rest. Touches each worker's slot once, no
+    /// process.
+    pub(in crate::observer) fn snapshot(
+        &mut self,
+        board: &Scoreboard,
+        ladder: &[LadderView],
+        counters: &Counters,
+        delivery: &export::Counters,
+    ) -> Snapshot {
+        // A clock that was set back must not make two snapshots of one time.
+        self.last_unix_ns = unix_ns().max(self.last_unix_ns.saturating_add(1));
+        let mut metrics = Vec::new();
+        self.requests(board, &mut metrics);
+        self.pools(&mut metrics);
+        rights(ladder, &mut metrics);
+        looks(counters, &mut metrics);
+        let mut stop_time = Metric::new(&STOP_TIME);
+        stop_time.add(Vec::new(), Figure::Float(self.stopped.as_secs_f64()));
+        metrics.push(stop_time);
+        deliveries(delivery, &mut metrics);
+        Snapshot {
+            start_unix_ns: self.start_unix_ns.min(self.last_unix_ns),
+            time_unix_ns: self.last_unix_ns,
+            metrics,
+        }
+    }
+
+    /// What is under way, and who works at it.
+    fn requests(&mut self, board: &Scoreboard, metrics: &mut Vec<Metric>) {
+        let mut states: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+        let mut active = Metric::new(&ACTIVE_REQUESTS);
+        for pool in self.pools.values_mut() {
+            pool.active.values_mut().for_each(|count| *count = 0);
+        }
+        for pool in board.pools.values() {
+            for state in ["idle", "busy"] {
+                states.insert((&pool.rules.pool, state), 0);
+            }
+        }
+        for worker in board.workers.values().filter(|worker| worker.gone.is_none()) {
+            let pool = worker.requests.facts.pool.as_str();
+            let progress = worker.slot.in_progress();
+            let state = if progress.is_some() || worker.slot.started().is_some() {
+                "busy"
+            } else {
+                "idle"
+            };
+            *states.entry((pool, state)).or_default() += 1;
+            let begin = progress.and_then(|_| worker.slot.read_begin());
+            if let Some(begin) = begin {
+                let series = self.series_of(&begin, Failure::None);
+                *self.pool(pool).active.entry(series).or_default() += 1;
+            }
+        }
+        for (pool, figures) in &self.pools {
+            for (series, count) in &figures.active {
+                active.add(series.begun(&self.methods, pool), Figure::Int(*count));
+            }
+        }
+        let mut workers = Metric::new(&WORKERS);
+        for ((pool, state), count) in states {
+            workers.add(
+                vec![of_pool(pool), KeyValue::new(attribute::WORKER_STATE, state)],
+                Figure::Int(count),
+            );
+        }
+        metrics.extend([active, workers]);
+    }
+
+    /// What was counted of each pool.
+    fn pools(&self, metrics: &mut Vec<Metric>) {
+        let mut durations = Metric::new(&REQUEST_DURATION);
+        let mut killed = Metric::new(&KILLED);
+        let mut deaths = Metric::new(&DEATHS);
+        let mut saturations = Metric::new(&SATURATIONS);
+        for (pool, figures) in &self.pools {
+            for (series, histogram) in &figures.durations {
+                durations.add(
+                    series.ended(&self.methods, pool),
+                    Figure::Histogram(histogram.clone()),
+                );
+            }
+            killed.add(vec![of_pool(pool)], figures.killed);
+            saturations.add(vec![of_pool(pool)], figures.saturations);
+            for (signal, count) in &figures.deaths {
+                let signal = KeyValue::new(name::PHP_WORKER_EXIT_SIGNAL, signal_name(*signal));
+                deaths.add(vec![of_pool(pool), signal], *count);
+            }
+        }
+        metrics.extend([durations, killed, deaths, saturations]);
+    }
+}
+
+fn of_pool(pool: &str) -> KeyValue {
+    KeyValue::new(name::PHP_POOL, pool.to_owned())
+}
+
+/// What looks can show of each pool.
+fn rights(ladder: &[LadderView], metrics: &mut Vec<Metric>) {
+    let (mut rung, mut right) = (Metric::new(&RUNG), Metric::new(&RIGHT));
+    for view in ladder {
+        rung.add(vec![of_pool(&view.pool)], Figure::Int(number(view.rung)));
+        for (name, words) in RIGHTS {
+            let given = !view.missing.contains(&words);
+            let attributes = vec![of_pool(&view.pool), KeyValue::new(attribute::RIGHT, name)];
+            right.add(attributes, Figure::Int(i64::from(given)));
+        }
+    }
+    metrics.extend([rung, right]);
+}
+
+/// Rungs from 0, the lowest.
+fn number(rung: Rung) -> i64 {
+    match rung {
+        Rung::StateOnly => 0,
+        Rung::WaitOnly => 1,
+        Rung::PhpOnly => 2,
+        Rung::Unstopped => 3,
+        Rung::Everything => 4,
+    }
+}
+
+fn looks(counters: &Counters, metrics: &mut Vec<Metric>) {
+    let samples = &counters.samples;
+    let mut looks = Metric::new(&LOOKS);
+    for (outcome, count) in [
+        ("exact", samples.exact),
+        ("checked", samples.checked),
+        ("stopped", samples.stopped),
+        ("partial", samples.partial),
+        ("failed", samples.failed),
+        ("too_late", samples.too_late),
+        ("skipped", samples.skipped),
+        ("postponed", samples.postponed),
+    ] {
+        looks.add(vec![KeyValue::new(attribute::LOOK_OUTCOME, outcome)], count);
+    }
+    let mut lost = Metric::new(&RECORDS_LOST);
+    lost.add(
+        vec![KeyValue::new(attribute::LOSS_REASON, "overwritten")],
+        counters.lost,
+    );
+    lost.add(
+        vec![KeyValue::new(attribute::LOSS_REASON, "garbled")],
+        counters.garbled,
+    );
+    metrics.extend([looks, lost]);
+}
+
+/// What became of spans and log records. Those without `error.type` have arrived.
+fn deliveries(delivery: &export::Counters, metrics: &mut Vec<Metric>) {
+    let error = |reason: &'static str| vec![KeyValue::new(name::ERROR_TYPE, reason)];
+    let mut tell = |exported: &'static Instrument, dropped: &'static Instrument, delivery: &Delivery| {
+        let (mut finished, mut before) = (Metric::new(exported), Metric::new(dropped));
+        finished.add(Vec::new(), delivery.exported);
+        finished.add(error("failed"), delivery.failed);
+        // The convention's word for a partial success.
+        finished.add(error("rejected"), delivery.rejected);
+        finished.add(error("unsupported"), delivery.unsupported);
+        // The convention's word for a full queue, by items or bytes.
+        before.add(
+            error("queue_full"),
+            delivery.dropped.full_items + delivery.dropped.full_bytes,
+        );
+        before.add(error("displaced"), delivery.dropped.displaced);
+        metrics.extend([finished, before]);
+    };
+    tell(&SPANS_EXPORTED, &SPANS_DROPPED, &delivery.spans);
+    tell(&LOGS_EXPORTED, &LOGS_DROPPED, &delivery.logs);
+}
