@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only */
+/*
+ * What the kernel programs and user space share: numbers, maps' values, records.
+ *
+ * The one truth. `build.rs` turns every `#define GP_NAME number` of this file into a
+ * Rust constant, `src/types.rs` mirrors the structs, and both sides are checked against
+ * the same GP_..._BYTES and GP_..._AT when they are compiled.
+ *
+ * Times are nanoseconds of CLOCK_MONOTONIC. Byte order is the machine's.
+ */
+#ifndef GLASSPOOL_WAITS_TYPES_H
+#define GLASSPOOL_WAITS_TYPES_H
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef int s32;
+typedef long long s64;
+
+/* What a worker waits for. */
+#define GP_CAUSE_NETWORK 0
+#define GP_CAUSE_DISK 1
+#define GP_CAUSE_LOCK 2
+#define GP_CAUSE_SLEEP 3
+#define GP_CAUSE_PIPE 4
+#define GP_CAUSE_OTHER 5
+#define GP_CAUSES 6
+
+/* What a worker does. Unknown until the first switch after its registration. */
+#define GP_STATE_UNKNOWN 0
+#define GP_STATE_ON_CPU 1
+#define GP_STATE_RUNQUEUE 2
+#define GP_STATE_BLOCKED 3
+
+/* What a descriptor is. */
+#define GP_FD_NONE 0
+#define GP_FD_SOCKET 1
+#define GP_FD_PIPE 2
+#define GP_FD_FILE 3
+#define GP_FD_OTHER 4
+
+/* Bits of gp_wait.flags. */
+#define GP_WAIT_CUT 1        /* the stack has more frames */
+#define GP_WAIT_FAULT 2      /* a part of the stack could not be read */
+#define GP_WAIT_IOWAIT 4     /* the kernel counts it as a wait for a block device */
+#define GP_WAIT_UNKILLABLE 8 /* state D */
+#define GP_WAIT_NO_CALL 16   /* not in a system call: a page fault */
+
+/* Bits of gp_frame.cut. */
+#define GP_CUT_NAME 1
+#define GP_CUT_CLASS 2
+#define GP_CUT_FILE 4
+
+/* Places in the map of counts. */
+#define GP_COUNT_RING_FULL 0
+#define GP_COUNT_ODD 1 /* a switch that did not fit the one before it */
+#define GP_COUNTS 2
+
+#define GP_FRAMES 32
+#define GP_NAME_BYTES 48
+#define GP_CLASS_BYTES 72
+#define GP_FILE_BYTES 128
+#define GP_PATH_BYTES 108 /* as sun_path, unix(7) */
+#define GP_LAYOUTS 64
+
+/* Offsets of fields that are taken out of bytes read at once must be below these. */
+#define GP_FRAME_READ 64    /* of zend_execute_data */
+#define GP_FUNCTION_READ 32 /* of zend_function */
+
+/* Where a build of PHP keeps what is read, from `abi::zend::Layout`. */
+struct gp_layout {
+	u32 frame_opline;
+	u32 frame_function;
+	u32 frame_previous;
+	u32 function_type;
+	u32 function_name;
+	u32 function_scope;
+	u32 function_file;
+	u32 op_line;
+	u32 class_name;
+	u32 string_length;
+	u32 string_value;
+	u32 reserved;
+};
+#define GP_LAYOUT_BYTES 48
+
+/* Time accounted for, all since began_ns, and what is going on since since_ns. */
+struct gp_times {
+	u64 began_ns;
+	u64 since_ns;
+	u32 state;
+	u32 cause;
+	u64 on_cpu_ns;
+	u64 runqueue_ns;
+	u64 blocked_ns[GP_CAUSES];
+	u64 waits;   /* times it has blocked */
+	u64 written; /* records written */
+	u64 lost;    /* records for which the ring had no room */
+};
+#define GP_TIMES_BYTES 112
+
+/*
+ * A worker's page in the array that can be mapped. The worker maps its own page
+ * writable, so nothing here is believed: programs only write it, but for `request`.
+ */
+struct gp_page {
+	u64 request; /* the worker writes: its request, 0 between two */
+	u64 unused[7];
+	u64 sequence; /* programs write: odd while they write */
+	struct gp_times times;
+	u8 rest[3912];
+};
+#define GP_PAGE_BYTES 4096
+#define GP_PAGE_REQUEST_AT 0
+#define GP_PAGE_SEQUENCE_AT 64
+#define GP_PAGE_TIMES_AT 72
+
+/* One PHP call. Strings end at the first zero byte; what follows is left over. */
+struct gp_frame {
+	u32 line; /* 0 of a builtin */
+	u8 type;  /* zend_function.type: 1 builtin, 2 PHP, 4 eval; 0: none, leave it out */
+	u8 cut;   /* GP_CUT_...: of a class and a file the beginning is cut off */
+	u16 unused;
+	u8 name[GP_NAME_BYTES]; /* empty: the script itself or an included file */
+	u8 class_name[GP_CLASS_BYTES];
+	u8 file[GP_FILE_BYTES];
+};
+#define GP_FRAME_BYTES 256
+
+/* One wait: what a record in the ring is, cut after its last frame. */
+struct gp_wait {
+	u64 worker;  /* whatever user space called it when it registered it */
+	u64 request; /* of its page, when it began to wait */
+	u64 began_ns;
+	u64 blocked_ns;  /* 0 while it goes on */
+	u64 runqueue_ns; /* from being woken to running */
+	u64 object;      /* inode of a file, address of a futex */
+	u32 slot;
+	s32 call; /* number of the system call */
+	s32 fd;   /* -1: none, or not known */
+	u32 receive_queue; /* bytes, of TCP */
+	u32 send_queue;    /* bytes not acknowledged, of TCP */
+	u16 family;        /* AF_... of the socket, 0 if it is none */
+	u16 protocol;      /* IPPROTO_... */
+	u16 port;          /* of the peer, in host order; its own if it listens */
+	u16 path_length;   /* of a unix address, which may hold zero bytes */
+	u8 tcp_state;      /* as in /proc/net/tcp */
+	u8 cause;
+	u8 fd_kind;
+	u8 flags;
+	u32 frame_count;
+	u8 address[16]; /* of the peer; 4 bytes of it for AF_INET */
+	u8 path[GP_PATH_BYTES]; /* unix address of the peer, or the last part of a file's name */
+	u32 unused[2];
+	struct gp_frame frames[GP_FRAMES]; /* innermost first */
+};
+#define GP_WAIT_HEAD_BYTES 216
+#define GP_WAIT_BYTES 8408
+
+/* A worker in task storage: what user space says of it, and what programs remember. */
+struct gp_worker {
+	u64 worker;
+	u64 current; /* address of EG(current_execute_data), 0: no PHP known */
+	u32 slot;
+	u32 layout;
+	u64 sequence; /* odd while programs write */
+	struct gp_times times;
+	u32 last_call;
+	u32 waiting; /* whether `wait` is about the block that goes on or has just ended */
+	u8 frame_bytes[GP_FRAME_READ];
+	u8 function_bytes[GP_FUNCTION_READ];
+	struct gp_wait wait;
+};
+#define GP_WORKER_BYTES 8656
+#define GP_WORKER_SEQUENCE_AT 24
+#define GP_WORKER_TIMES_AT 32
+#define GP_WORKER_WAIT_AT 248
+
+#define GP_SAME(what, number) _Static_assert((what) == (number), #what " is not " #number)
+GP_SAME(sizeof(struct gp_layout), GP_LAYOUT_BYTES);
+GP_SAME(sizeof(struct gp_times), GP_TIMES_BYTES);
+GP_SAME(sizeof(struct gp_page), GP_PAGE_BYTES);
+GP_SAME(__builtin_offsetof(struct gp_page, sequence), GP_PAGE_SEQUENCE_AT);
+GP_SAME(__builtin_offsetof(struct gp_page, times), GP_PAGE_TIMES_AT);
+GP_SAME(sizeof(struct gp_frame), GP_FRAME_BYTES);
+GP_SAME(__builtin_offsetof(struct gp_wait, frames), GP_WAIT_HEAD_BYTES);
+GP_SAME(sizeof(struct gp_wait), GP_WAIT_BYTES);
+GP_SAME(sizeof(struct gp_worker), GP_WORKER_BYTES);
+GP_SAME(__builtin_offsetof(struct gp_worker, sequence), GP_WORKER_SEQUENCE_AT);
+GP_SAME(__builtin_offsetof(struct gp_worker, times), GP_WORKER_TIMES_AT);
+GP_SAME(__builtin_offsetof(struct gp_worker, wait), GP_WORKER_WAIT_AT);
+#undef GP_SAME
+
+#endif

@@ -1,0 +1,60 @@
+//! The offsets of one build of PHP as the programs want them.
+
+use glasspool_abi::zend::PhpBuild;
+
+use crate::types;
+use crate::{RegisterError, WorkerId};
+
+/// `struct gp_layout`, in its order.
+pub(crate) type Layout = [u32; types::LAYOUT_BYTES as usize / 4];
+
+/// The layout of a build, or which field is beyond what the programs read at once. They
+/// mask such offsets, and so would read another field's bytes.
+pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, RegisterError> {
+    let layout = &build.layout;
+    let pointers = [
+        ("zend_execute_data.opline", layout.ex_opline, types::FRAME_READ),
+        ("zend_execute_data.func", layout.ex_func, types::FRAME_READ),
+        (
+            "zend_execute_data.prev_execute_data",
+            layout.ex_prev,
+            types::FRAME_READ,
+        ),
+        (
+            "zend_function.function_name",
+            layout.func_name,
+            types::FUNCTION_READ,
+        ),
+        ("zend_function.scope", layout.func_scope, types::FUNCTION_READ),
+    ];
+    let outside = pointers
+        .into_iter()
+        .find(|(_, offset, reach)| offset % 8 != 0 || offset + 8 > *reach)
+        .or_else(|| {
+            let kind = ("zend_function.type", layout.func_type, types::FUNCTION_READ);
+            (layout.func_type >= types::FUNCTION_READ).then_some(kind)
+        });
+    if let Some((field, offset, reach)) = outside {
+        return Err(RegisterError::Layout {
+            worker,
+            php: build.version.clone(),
+            field,
+            offset,
+            reach,
+        });
+    }
+    Ok([
+        layout.ex_opline,
+        layout.ex_func,
+        layout.ex_prev,
+        layout.func_type,
+        layout.func_name,
+        layout.func_scope,
+        layout.op_array_filename,
+        layout.op_lineno,
+        layout.class_name,
+        layout.string_len,
+        layout.string_val,
+        0,
+    ])
+}
