@@ -80,8 +80,18 @@ struct files_struct {
 
 struct bpf_local_storage;
 
+struct sched_info {
+	u64 run_delay;
+};
+
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
 struct task_struct {
 	u32 __state;
+	struct sched_entity se;
+	struct sched_info sched_info;
 	unsigned in_iowait : 1;
 	struct files_struct *files;
 	struct bpf_local_storage *bpf_storage;

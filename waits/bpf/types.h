@@ -54,8 +54,9 @@ typedef long long s64;
 
 /* Places in the map of counts. */
 #define GP_COUNT_RING_FULL 0
-#define GP_COUNT_ODD 1 /* a switch that did not fit the one before it */
-#define GP_COUNTS 2
+#define GP_COUNT_MISSED 1 /* switches and wakeups that were not told, and made up for */
+#define GP_COUNT_ODD 2	  /* departures that were not told, for which nothing makes up */
+#define GP_COUNTS 3
 
 #define GP_FRAMES 32
 #define GP_NAME_BYTES 48
@@ -166,16 +167,21 @@ struct gp_worker {
 	u32 layout;
 	u64 sequence; /* odd while programs write */
 	struct gp_times times;
+	/* The scheduler's own sums, when the worker last left a CPU. */
+	u64 run_delay;
+	u64 run_time;
 	u32 last_call;
-	u32 waiting; /* whether `wait` is about the block that goes on or has just ended */
+	u8 waiting;   /* whether `wait` is about the block that goes on or has just ended */
+	u8 unsettled; /* 1 + cause of a block with a wait for a CPU in it, which comes to light later */
+	u16 unused;
 	u8 frame_bytes[GP_FRAME_READ];
 	u8 function_bytes[GP_FUNCTION_READ];
 	struct gp_wait wait;
 };
-#define GP_WORKER_BYTES 8656
+#define GP_WORKER_BYTES 8672
 #define GP_WORKER_SEQUENCE_AT 24
 #define GP_WORKER_TIMES_AT 32
-#define GP_WORKER_WAIT_AT 248
+#define GP_WORKER_WAIT_AT 264
 
 #define GP_SAME(what, number) _Static_assert((what) == (number), #what " is not " #number)
 GP_SAME(sizeof(struct gp_layout), GP_LAYOUT_BYTES);

@@ -533,12 +533,19 @@ static ALWAYS_INLINE u64 not_before(const struct gp_times *times, u64 now)
 	return now < times->since_ns ? times->since_ns : now;
 }
 
-static ALWAYS_INLINE void send(struct gp_worker *worker)
+/* Sends the wait that has ended, if there is one and it was long enough. */
+static ALWAYS_INLINE void send_if_long(struct gp_worker *worker)
 {
 	struct gp_wait *wait = &worker->wait;
 	u64 frames = wait->frame_count;
 	u64 flags = BPF_RB_NO_WAKEUP;
 
+	if (!worker->waiting)
+		return;
+	worker->waiting = 0;
+	/* An idle worker waits for a request, and not for anything in one. */
+	if (wait->blocked_ns < wait_threshold_ns || (!frames && !wait->request))
+		return;
 	FORGET(frames);
 	if (frames > GP_FRAMES)
 		frames = GP_FRAMES;
@@ -552,6 +559,64 @@ static ALWAYS_INLINE void send(struct gp_worker *worker)
 	}
 }
 
+/*
+ * Some switches and wakeups are not told. Of Linux 6.18 in a sandbox those are what happens
+ * while one of the sandbox's own threads has the CPU; perf misses the same ones. So a worker
+ * leaves a CPU that, as far as we know, it never got; or gets one without having been woken.
+ *
+ * When it leaves, the scheduler itself has added up what happened since it left the last
+ * time (sched_info_arrive in kernel/sched/stats.h, update_curr in kernel/sched/fair.c): how
+ * long it waited for a CPU, and how long it ran. The times are made right by that, and a
+ * wait that has ended is told.
+ */
+static ALWAYS_INLINE void settle(struct gp_worker *worker, u64 delay, u64 ran, u64 now)
+{
+	struct gp_times *times = &worker->times;
+	u64 left = now - times->since_ns;
+	u32 cause = times->cause;
+
+	switch (times->state) {
+	case GP_STATE_RUNQUEUE:
+		if (delay > left)
+			delay = left;
+		break;
+	case GP_STATE_BLOCKED:
+		/* Neither woken nor put on a CPU. */
+		if (ran > left)
+			ran = left;
+		left -= ran;
+		if (delay > left)
+			delay = left;
+		left -= delay;
+		worker->wait.blocked_ns = left;
+		FORGET(cause);
+		if (cause < GP_CAUSES)
+			times->blocked_ns[cause] += left;
+		times->since_ns += left;
+		break;
+	default:
+		if (!worker->unsettled)
+			return;
+		/* Not woken: what seemed to be all blocked was runnable in the end. */
+		cause = worker->unsettled - 1;
+		if (delay > worker->wait.blocked_ns)
+			delay = worker->wait.blocked_ns;
+		worker->wait.blocked_ns -= delay;
+		FORGET(cause);
+		if (cause < GP_CAUSES)
+			times->blocked_ns[cause] -= delay;
+		/* Was added to the block's time up to since_ns, and is added to the queue's below. */
+		times->since_ns -= delay;
+	}
+	count(GP_COUNT_MISSED);
+	worker->unsettled = 0;
+	worker->wait.runqueue_ns = delay;
+	times->runqueue_ns += delay;
+	times->since_ns += delay;
+	times->state = GP_STATE_ON_CPU;
+	send_if_long(worker);
+}
+
 /* The worker is put off a CPU. */
 static ALWAYS_INLINE void leave(struct gp_worker *worker, struct gp_page *page,
 				struct task_struct *task, int preempted)
@@ -563,11 +628,15 @@ static ALWAYS_INLINE void leave(struct gp_worker *worker, struct gp_page *page,
 	 * made the task runnable again.
 	 */
 	u32 state = task->__state;
+	u64 delay = HAS_FIELD(task->sched_info.run_delay) ? task->sched_info.run_delay : 0;
+	u64 ran = task->se.sum_exec_runtime;
 	u32 cause;
 
 	step(worker, page);
-	if (times->state == GP_STATE_RUNQUEUE || times->state == GP_STATE_BLOCKED)
-		count(GP_COUNT_ODD);
+	if (times->state != GP_STATE_UNKNOWN)
+		settle(worker, delay - worker->run_delay, ran - worker->run_time, now);
+	worker->run_delay = delay;
+	worker->run_time = ran;
 	if (preempted || !state) {
 		change(times, GP_STATE_RUNQUEUE, 0, now);
 	} else {
@@ -594,17 +663,18 @@ static ALWAYS_INLINE void enter(struct gp_worker *worker, struct gp_page *page)
 	u64 now = not_before(times, bpf_ktime_get_ns());
 
 	step(worker, page);
-	if (times->state == GP_STATE_BLOCKED)
-		wait->blocked_ns = now - times->since_ns;
-	if (times->state == GP_STATE_RUNQUEUE)
+	switch (times->state) {
+	case GP_STATE_RUNQUEUE:
 		wait->runqueue_ns = now - times->since_ns;
-	if (times->state == GP_STATE_BLOCKED || times->state == GP_STATE_ON_CPU)
+		send_if_long(worker);
+		break;
+	case GP_STATE_BLOCKED:
+		wait->blocked_ns = now - times->since_ns;
+		worker->unsettled = 1 + times->cause;
+		break;
+	case GP_STATE_ON_CPU:
 		count(GP_COUNT_ODD);
-	if (worker->waiting) {
-		worker->waiting = 0;
-		/* An idle worker waits for a request, and not for anything in one. */
-		if (wait->blocked_ns >= wait_threshold_ns && (wait->frame_count || wait->request))
-			send(worker);
+		break;
 	}
 	change(times, GP_STATE_ON_CPU, 0, now);
 	page->times = *times;

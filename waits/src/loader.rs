@@ -258,9 +258,16 @@ impl Waits {
         self.count(types::COUNT_RING_FULL)
     }
 
-    /// Switches that did not fit the one before them, so far: another must have been
-    /// missed, and time went to the wrong state. Also one for each worker that was watched
-    /// from the middle of a wait. 0 is expected.
+    /// Times, so far, that a worker was woken or got a CPU and the kernel did not tell. It
+    /// seems to be blocked or to wait for a CPU until it leaves that one; then the
+    /// scheduler's own counters say what it did, and the times are right again.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.count(types::COUNT_MISSED)
+    }
+
+    /// Times, so far, that a worker left a CPU and the kernel did not tell, for which
+    /// nothing makes up: it seems to have run instead. 0 is expected.
     #[must_use]
     pub fn odd(&self) -> u64 {
         self.count(types::COUNT_ODD)

@@ -13,7 +13,8 @@ pub enum State {
     Unknown,
     /// On a CPU.
     OnCpu,
-    /// Could go on, and waits for a CPU.
+    /// Could go on, and waits for a CPU; or has one already, in the rare case that the
+    /// kernel did not tell (`Waits::missed`).
     RunQueue,
     /// Blocked.
     Blocked(Cause),

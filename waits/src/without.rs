@@ -61,6 +61,9 @@ impl Waits {
     pub fn lost(&self) -> u64 {
         match self.0 {}
     }
+    pub fn missed(&self) -> u64 {
+        match self.0 {}
+    }
     pub fn odd(&self) -> u64 {
         match self.0 {}
     }

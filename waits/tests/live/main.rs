@@ -8,5 +8,6 @@
 #![expect(clippy::unwrap_used, reason = "all of this is a test, its helpers too")]
 #![cfg(feature = "ebpf")]
 
+mod database;
 mod loads;
 mod php;

@@ -50,7 +50,6 @@ pub(crate) struct Php {
     stdout: BufReader<ChildStdout>,
     pub(crate) pid: Pid,
     process: Process,
-    /// What a wait between two turns is not.
     _directory: tempfile::TempDir,
 }
 
@@ -122,15 +121,17 @@ impl Php {
     }
 
     pub(crate) fn end(&mut self) {
+        self.until("done\n");
+        self.settle();
+    }
+
+    /// Waits until it has written that line.
+    pub(crate) fn until(&mut self, wanted: &str) {
         let mut line = String::new();
-        loop {
+        while line != wanted {
             line.clear();
             assert!(self.stdout.read_line(&mut line).unwrap() > 0, "it ended");
-            if line == "done\n" {
-                break;
-            }
         }
-        self.settle();
     }
 
     /// Waits until it sleeps and its counters stand still.
