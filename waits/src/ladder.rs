@@ -200,7 +200,7 @@ mod trying {
     }
 
     pub(crate) fn explain(what: &'static str, error: &(dyn Error + 'static)) -> Unavailable {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
         judge(what, error, &status, &lockdown)
     }

@@ -38,6 +38,7 @@ pub mod record;
 pub mod times;
 mod types;
 
+use std::fmt;
 use std::time::Duration;
 
 pub use ladder::{Rung, Unavailable};
@@ -75,15 +76,30 @@ pub struct SlotIndex(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u64);
 
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a turn at the ring gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drained {
+    /// Waits that were told.
+    pub waits: u64,
+    /// Whether the bound was reached, and there may be more.
+    pub more: bool,
+}
+
 /// Why a worker could not be registered, or not be read. Serving goes on without.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
     /// It has ended. Ordinary.
-    #[error("cannot watch the waits of worker {0:?}: it has ended")]
+    #[error("cannot watch the waits of worker {0}: it has ended")]
     Gone(WorkerId),
     /// More workers than slots.
     #[error(
-        "cannot watch the waits of worker {worker:?}: slot {} does not exist, there are {slots} (load with more slots)",
+        "cannot watch the waits of worker {worker}: slot {} does not exist, there are {slots} (load with more slots)",
         slot.0
     )]
     NoSlot {
@@ -95,7 +111,7 @@ pub enum RegisterError {
         slots: u32,
     },
     /// More different builds of PHP than the programs can know.
-    #[error("cannot follow the PHP stack of worker {worker:?}: {most} different builds of PHP are known already")]
+    #[error("cannot follow the PHP stack of worker {worker}: {most} different builds of PHP are known already")]
     TooManyLayouts {
         /// The worker.
         worker: WorkerId,
@@ -103,7 +119,7 @@ pub enum RegisterError {
         most: u32,
     },
     /// A PHP whose structures the programs cannot read.
-    #[error("cannot follow the PHP stack of worker {worker:?}: PHP {php} has {field} at {offset}, the programs reach {reach} bytes")]
+    #[error("cannot follow the PHP stack of worker {worker}: PHP {php} has {field} at {offset}, the programs reach {reach} bytes")]
     Layout {
         /// The worker.
         worker: WorkerId,
@@ -117,7 +133,7 @@ pub enum RegisterError {
         reach: u32,
     },
     /// The kernel refused.
-    #[error("cannot {what} for worker {worker:?}: {source}")]
+    #[error("cannot {what} for worker {worker}: {source}")]
     Kernel {
         /// The worker.
         worker: WorkerId,

@@ -18,7 +18,7 @@ use crate::layout::{Layout, layout};
 use crate::record::Wait;
 use crate::times::Times;
 use crate::types;
-use crate::{RegisterError, Settings, SlotIndex, WorkerId};
+use crate::{Drained, RegisterError, Settings, SlotIndex, WorkerId};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/waits.bpf.o"));
 
@@ -49,15 +49,6 @@ pub struct Waits {
     known: HashMap<Layout, u32>,
     /// Records that were no records.
     malformed: u64,
-}
-
-/// What a turn at the ring gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Drained {
-    /// Waits that were told.
-    pub waits: u64,
-    /// Whether the bound was reached, and there may be more.
-    pub more: bool,
 }
 
 impl Waits {
@@ -188,7 +179,6 @@ impl Waits {
             .map_err(|source| refused(worker, "end watching the waits", source))
         {
             Err(RegisterError::Gone(_)) => Ok(()),
-            Err(RegisterError::Kernel { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
@@ -347,8 +337,8 @@ fn take<T: TryFrom<Map>>(programs: &mut Ebpf, name: &'static str) -> Result<T, U
 
 fn refused(worker: WorkerId, what: &'static str, source: io::Error) -> RegisterError {
     match source.raw_os_error() {
-        // ESRCH: the task is being released.
-        Some(libc::ESRCH) => RegisterError::Gone(worker),
+        // ENOENT: its pidfd stands for no task any more. ESRCH: it is being released.
+        Some(libc::ENOENT | libc::ESRCH) => RegisterError::Gone(worker),
         _ => RegisterError::Kernel { worker, what, source },
     }
 }

@@ -8,20 +8,11 @@ use glasspool_abi::zend::PhpBuild;
 use crate::ladder::Unavailable;
 use crate::record::Wait;
 use crate::times::Times;
-use crate::{RegisterError, Settings, SlotIndex, WorkerId};
+use crate::{Drained, RegisterError, Settings, SlotIndex, WorkerId};
 
 /// Programs that this build does not have: there is no value of this type.
 #[derive(Debug)]
 pub struct Waits(Infallible);
-
-/// What a turn at the ring gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Drained {
-    /// Waits that were told.
-    pub waits: u64,
-    /// Whether there may be more.
-    pub more: bool,
-}
 
 #[expect(missing_docs, reason = "as in the build with programs; never called")]
 impl Waits {

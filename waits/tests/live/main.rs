@@ -8,6 +8,9 @@
 #![expect(clippy::unwrap_used, reason = "all of this is a test, its helpers too")]
 #![cfg(feature = "ebpf")]
 
+mod cost;
 mod database;
 mod loads;
 mod php;
+mod places;
+mod series;

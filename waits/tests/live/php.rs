@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use glasspool_abi::Pid;
+use glasspool_abi::zend::PhpBuild;
 use glasspool_probes::process::{self, RunCounters, RunState};
 use glasspool_probes::{Access, Process};
 use glasspool_waits::{Settings, SlotIndex, Times, Unavailable, Wait, Waits, WorkerId};
@@ -49,6 +50,8 @@ pub(crate) struct Php {
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     pub(crate) pid: Pid,
+    /// The process id that it believes to have.
+    pub(crate) says: String,
     process: Process,
     _directory: tempfile::TempDir,
 }
@@ -88,9 +91,14 @@ impl Php {
             stdin,
             stdout,
             pid,
+            says: line.trim().to_owned(),
             process: Process::open(pid, Access::default()).unwrap(),
             _directory: directory,
         }
+    }
+
+    pub(crate) fn build(&self) -> &PhpBuild {
+        self.process.build()
     }
 
     pub(crate) fn pidfd(&self) -> &OwnedFd {
