@@ -47,11 +47,6 @@ typedef long long s64;
 #define GP_WAIT_UNKILLABLE 8 /* state D */
 #define GP_WAIT_NO_CALL 16   /* not in a system call: a page fault */
 
-/* Bits of gp_frame.cut. */
-#define GP_CUT_NAME 1
-#define GP_CUT_CLASS 2
-#define GP_CUT_FILE 4
-
 /* Places in the map of counts. */
 #define GP_COUNT_RING_FULL 0
 #define GP_COUNT_MISSED 1 /* switches and wakeups that were not told, and made up for */
@@ -59,15 +54,17 @@ typedef long long s64;
 #define GP_COUNTS 3
 
 #define GP_FRAMES 32
-#define GP_NAME_BYTES 48
-#define GP_CLASS_BYTES 72
-#define GP_FILE_BYTES 128
+#define GP_NAME_BYTES 40
+#define GP_CLASS_BYTES 64
+#define GP_FILE_BYTES 120
 #define GP_PATH_BYTES 108 /* as sun_path, unix(7) */
 #define GP_LAYOUTS 64
 
 /* Offsets of fields that are taken out of bytes read at once must be below these. */
-#define GP_FRAME_READ 64    /* of zend_execute_data */
-#define GP_FUNCTION_READ 32 /* of zend_function */
+#define GP_FRAME_READ 64	  /* of zend_execute_data */
+#define GP_FUNCTION_READ 168  /* of zend_function */
+#define GP_FUNCTION_HEAD 32	  /* of a builtin's, where so much is not there */
+#define GP_FUNCTION_ROOM 256
 
 /* Where a build of PHP keeps what is read, from `abi::zend::Layout`. */
 struct gp_layout {
@@ -80,11 +77,9 @@ struct gp_layout {
 	u32 function_file;
 	u32 op_line;
 	u32 class_name;
-	u32 string_length;
-	u32 string_value;
-	u32 reserved;
+	u32 string_length; /* the text follows at once */
 };
-#define GP_LAYOUT_BYTES 48
+#define GP_LAYOUT_BYTES 40
 
 /* Time accounted for, all since began_ns, and what is going on since since_ns. */
 struct gp_times {
@@ -117,14 +112,19 @@ struct gp_page {
 #define GP_PAGE_SEQUENCE_AT 64
 #define GP_PAGE_TIMES_AT 72
 
-/* One PHP call. Strings end at the first zero byte; what follows is left over. */
+/*
+ * One PHP call. Each text is as long as its length says, and what follows is left over. Of
+ * a longer name the beginning is there, of a longer class or file the end.
+ */
 struct gp_frame {
 	u32 line; /* 0 of a builtin */
 	u8 type;  /* zend_function.type: 1 builtin, 2 PHP, 4 eval; 0: none, leave it out */
-	u8 cut;   /* GP_CUT_...: of a class and a file the beginning is cut off */
-	u16 unused;
-	u8 name[GP_NAME_BYTES]; /* empty: the script itself or an included file */
+	u8 unused[3];
+	u64 name_length; /* 0: the script itself or an included file */
+	u8 name[GP_NAME_BYTES];
+	u64 class_length;
 	u8 class_name[GP_CLASS_BYTES];
+	u64 file_length;
 	u8 file[GP_FILE_BYTES];
 };
 #define GP_FRAME_BYTES 256
@@ -175,13 +175,13 @@ struct gp_worker {
 	u8 unsettled; /* 1 + cause of a block with a wait for a CPU in it, which comes to light later */
 	u16 unused;
 	u8 frame_bytes[GP_FRAME_READ];
-	u8 function_bytes[GP_FUNCTION_READ];
+	u8 function_bytes[GP_FUNCTION_ROOM];
 	struct gp_wait wait;
 };
-#define GP_WORKER_BYTES 8672
+#define GP_WORKER_BYTES 8896
 #define GP_WORKER_SEQUENCE_AT 24
 #define GP_WORKER_TIMES_AT 32
-#define GP_WORKER_WAIT_AT 264
+#define GP_WORKER_WAIT_AT 488
 
 #define GP_SAME(what, number) _Static_assert((what) == (number), #what " is not " #number)
 GP_SAME(sizeof(struct gp_layout), GP_LAYOUT_BYTES);

@@ -33,6 +33,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before loading. */
 const volatile u64 wait_threshold_ns = 1000000;
+const volatile u32 most_frames = GP_FRAMES;
 /* Bytes in the ring from which on its reader is woken; below, it comes by itself. */
 const volatile u64 ring_wake_bytes = 256 * 1024;
 
@@ -81,85 +82,74 @@ static ALWAYS_INLINE void count(u32 place)
 /* === PHP's stack === */
 
 /* The pointer at an offset of bytes that were read; the mask is for the verifier. */
-static ALWAYS_INLINE u64 pointer_at(const u8 *bytes, u32 size, u32 offset)
+static ALWAYS_INLINE u64 pointer_at(const u8 *bytes, u32 room, u32 offset)
 {
-	return *(const u64 *)(bytes + (offset & (size - sizeof(u64))));
+	return *(const u64 *)(bytes + (offset & (room - sizeof(u64))));
 }
 
 /*
- * Copies a zend_string up to its first zero byte: anonymous classes have their place
- * after one. Of a long one the beginning, or, with `tail`, the end.
+ * Copies a zend_string, which is its length and then its text, to a length and a text. One
+ * read for all: each costs more than the bytes do. A short one at the end of readable
+ * memory needs a second.
  */
-static ALWAYS_INLINE int copy_string(u8 *to, u32 size, u64 string, const struct gp_layout *layout,
-				     int tail)
+static ALWAYS_INLINE int copy_string(u64 *length, u32 room, u64 string, const struct gp_layout *layout,
+				     int end_of_long_ones)
 {
-	u64 text = string + layout->string_value;
-	u64 length = 0;
-	long copied;
+	u64 from = string + layout->string_length;
+	u8 *text = (u8 *)(length + 1);
 
-	to[0] = 0;
+	*length = 0;
 	if (!string)
 		return 0;
-	copied = bpf_probe_read_user_str(to, size, (void *)text);
-	if (copied < 0)
-		return -1;
-	if (copied < size)
-		return 0;
-	if (bpf_probe_read_user(&length, sizeof(length), (void *)(string + layout->string_length)))
-		return -1;
-	if (length < size)
-		return 0;
-	if (tail)
-		bpf_probe_read_user_str(to, size, (void *)(text + length - (size - 1)));
-	return 1;
+	if (bpf_probe_read_user(length, sizeof(*length) + room, (void *)from)) {
+		*length = 0;
+		if (bpf_probe_read_user_str(text, room, (void *)(from + sizeof(*length))) < 0 ||
+		    bpf_probe_read_user(length, sizeof(*length), (void *)from))
+			return -1;
+	}
+	if (end_of_long_ones && *length > room)
+		return bpf_probe_read_user(text, room, (void *)(from + sizeof(*length) + *length - room));
+	return 0;
 }
 
 static ALWAYS_INLINE int copy_frame(struct gp_worker *worker, struct gp_frame *frame,
 				    const struct gp_layout *layout)
 {
 	u64 function = pointer_at(worker->frame_bytes, GP_FRAME_READ, layout->frame_function);
-	u64 class = 0, class_name = 0, file = 0, opline;
-	int cut, fault = 0;
+	const u8 *bytes = worker->function_bytes;
+	u64 class, class_name = 0, opline;
+	int fault = 0;
 
 	frame->line = 0;
 	frame->type = 0;
-	frame->cut = 0;
-	frame->name[0] = 0;
-	frame->class_name[0] = 0;
-	frame->file[0] = 0;
+	frame->name_length = 0;
+	frame->class_length = 0;
+	frame->file_length = 0;
 	/* The place holder of a generator has none. */
 	if (!function)
 		return 0;
-	if (bpf_probe_read_user(worker->function_bytes, GP_FUNCTION_READ, (void *)function))
+	if (bpf_probe_read_user(worker->function_bytes, GP_FUNCTION_READ, (void *)function) &&
+	    bpf_probe_read_user(worker->function_bytes, GP_FUNCTION_HEAD, (void *)function))
 		return -1;
-	frame->type = worker->function_bytes[layout->function_type & (GP_FUNCTION_READ - 1)];
-
-	cut = copy_string(frame->name, GP_NAME_BYTES,
-			  pointer_at(worker->function_bytes, GP_FUNCTION_READ, layout->function_name),
-			  layout, 0);
-	fault |= cut < 0;
-	frame->cut |= cut > 0 ? GP_CUT_NAME : 0;
-
-	class = pointer_at(worker->function_bytes, GP_FUNCTION_READ, layout->function_scope);
+	frame->type = bytes[layout->function_type & (GP_FUNCTION_ROOM - 1)];
+	fault |= copy_string(&frame->name_length, GP_NAME_BYTES,
+			     pointer_at(bytes, GP_FUNCTION_ROOM, layout->function_name), layout, 0) != 0;
+	class = pointer_at(bytes, GP_FUNCTION_ROOM, layout->function_scope);
 	if (class) {
 		fault |= bpf_probe_read_user(&class_name, sizeof(class_name),
 					     (void *)(class + layout->class_name)) != 0;
-		cut = copy_string(frame->class_name, GP_CLASS_BYTES, class_name, layout, 1);
-		fault |= cut < 0;
-		frame->cut |= cut > 0 ? GP_CUT_CLASS : 0;
+		fault |= copy_string(&frame->class_length, GP_CLASS_BYTES, class_name, layout, 1) != 0;
 	}
 	/* Builtins have neither file nor line. */
-	if (frame->type & 1)
-		return fault ? -1 : 0;
-	opline = pointer_at(worker->frame_bytes, GP_FRAME_READ, layout->frame_opline);
-	fault |= bpf_probe_read_user(&frame->line, sizeof(frame->line),
-				     (void *)(opline + layout->op_line)) != 0;
-	fault |= bpf_probe_read_user(&file, sizeof(file),
-				     (void *)(function + layout->function_file)) != 0;
-	cut = copy_string(frame->file, GP_FILE_BYTES, file, layout, 1);
-	fault |= cut < 0;
-	frame->cut |= cut > 0 ? GP_CUT_FILE : 0;
-	return fault ? -1 : 0;
+	if (!(frame->type & 1)) {
+		opline = pointer_at(worker->frame_bytes, GP_FRAME_READ, layout->frame_opline);
+		fault |= bpf_probe_read_user(&frame->line, sizeof(frame->line),
+					     (void *)(opline + layout->op_line)) != 0;
+		fault |= copy_string(&frame->file_length, GP_FILE_BYTES,
+				     pointer_at(bytes, GP_FUNCTION_ROOM, layout->function_file), layout,
+				     1) != 0;
+	}
+	return fault;
 }
 
 /*
@@ -183,7 +173,7 @@ static ALWAYS_INLINE void walk(struct gp_worker *worker)
 		wait->flags |= GP_WAIT_FAULT;
 		return;
 	}
-	for (u32 i = 0; i < GP_FRAMES; i++) {
+	for (u32 i = 0; i < GP_FRAMES && i < most_frames; i++) {
 		if (!at)
 			return;
 		if (bpf_probe_read_user(worker->frame_bytes, GP_FRAME_READ, (void *)at)) {

@@ -12,27 +12,26 @@ pub(crate) type Layout = [u32; types::LAYOUT_BYTES as usize / 4];
 /// mask such offsets, and so would read another field's bytes.
 pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, RegisterError> {
     let layout = &build.layout;
-    let pointers = [
-        ("zend_execute_data.opline", layout.ex_opline, types::FRAME_READ),
-        ("zend_execute_data.func", layout.ex_func, types::FRAME_READ),
-        (
-            "zend_execute_data.prev_execute_data",
-            layout.ex_prev,
-            types::FRAME_READ,
-        ),
-        (
-            "zend_function.function_name",
-            layout.func_name,
-            types::FUNCTION_READ,
-        ),
-        ("zend_function.scope", layout.func_scope, types::FUNCTION_READ),
+    let (frame, function) = (types::FRAME_READ, types::FUNCTION_READ);
+    let head = types::FUNCTION_HEAD;
+    let fields = [
+        ("zend_execute_data.opline", layout.ex_opline, frame),
+        ("zend_execute_data.func", layout.ex_func, frame),
+        ("zend_execute_data.prev_execute_data", layout.ex_prev, frame),
+        ("zend_function.function_name", layout.func_name, head),
+        ("zend_function.scope", layout.func_scope, head),
+        ("zend_op_array.filename", layout.op_array_filename, function),
     ];
-    let outside = pointers
+    let outside = fields
         .into_iter()
-        .find(|(_, offset, reach)| offset % 8 != 0 || offset + 8 > *reach)
+        .find(|(_, offset, reach)| offset % 8 != 0 || offset.saturating_add(8) > *reach)
         .or_else(|| {
-            let kind = ("zend_function.type", layout.func_type, types::FUNCTION_READ);
-            (layout.func_type >= types::FUNCTION_READ).then_some(kind)
+            let kind = ("zend_function.type", layout.func_type, head);
+            (layout.func_type >= head).then_some(kind)
+        })
+        .or_else(|| {
+            let text = ("zend_string.val", layout.string_val, layout.string_len.saturating_add(8));
+            (layout.string_val != text.2).then_some(text)
         });
     if let Some((field, offset, reach)) = outside {
         return Err(RegisterError::Layout {
@@ -54,7 +53,5 @@ pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, Regis
         layout.op_lineno,
         layout.class_name,
         layout.string_len,
-        layout.string_val,
-        0,
     ])
 }

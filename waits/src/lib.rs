@@ -53,6 +53,9 @@ pub struct Settings {
     pub slots: u32,
     /// Shorter waits are accounted for but make no record.
     pub wait_threshold: Duration,
+    /// Calls of PHP that are kept of a stack, innermost first; at most 32. Each costs the
+    /// worker some 0.2 us whenever it blocks, however shortly.
+    pub frames: u32,
     /// Length of the ring of records; made a power of two of whole pages.
     pub ring_bytes: u32,
 }
@@ -62,6 +65,7 @@ impl Default for Settings {
         Settings {
             slots: 256,
             wait_threshold: Duration::from_millis(1),
+            frames: 16,
             ring_bytes: 1 << 20,
         }
     }

@@ -71,6 +71,7 @@ impl Waits {
             .allow_unsupported_maps()
             .override_global("wait_threshold_ns", &threshold, true)
             .override_global("ring_wake_bytes", &wake_bytes, true)
+            .override_global("most_frames", &settings.frames, true)
             .map_max_entries("pages", slots)
             .map_max_entries("events", ring_bytes)
             .load(OBJECT)

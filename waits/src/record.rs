@@ -370,40 +370,49 @@ fn parse_frames(bytes: &[u8], cut: bool) -> Vec<Frame> {
 }
 
 fn parse_frame(bytes: &[u8; FRAME], innermost: bool, outermost: bool) -> Option<Frame> {
-    let field = |at: usize, length: u32| bytes.get(at..at + length as usize).unwrap_or_default();
     let kind = bytes[offset_of!(RawFrame, kind)];
-    let cut = u32::from(bytes[offset_of!(RawFrame, cut)]);
     if kind == 0 {
         return None;
     }
     // zend_compile.h: ZEND_INTERNAL_FUNCTION 1, ZEND_USER_FUNCTION 2, ZEND_EVAL_CODE 4.
     let internal = kind & 1 != 0;
-    let name = clean(field(offset_of!(RawFrame, name), types::NAME_BYTES));
-    let class = clean(field(offset_of!(RawFrame, class_name), types::CLASS_BYTES));
-    let file = clean(field(offset_of!(RawFrame, file), types::FILE_BYTES));
-    let line = field(offset_of!(RawFrame, line), 4)
-        .first_chunk()
+    let (name, name_cut) = text(bytes, offset_of!(RawFrame, name_length), types::NAME_BYTES);
+    let class = text(bytes, offset_of!(RawFrame, class_length), types::CLASS_BYTES);
+    let file = text(bytes, offset_of!(RawFrame, file_length), types::FILE_BYTES);
+    let line = bytes
+        .get(offset_of!(RawFrame, line)..)
+        .and_then(<[u8]>::first_chunk)
         .map(|bytes| u32::from_ne_bytes(*bytes));
     let function = match (name.is_empty(), kind) {
-        (false, _) if cut & types::CUT_NAME != 0 => format!("{name}…"),
+        (false, _) if name_cut => format!("{name}…"),
         (false, _) => name,
         (true, 4) => "{eval}".to_owned(),
         (true, 1) => "???".to_owned(),
         (true, _) if outermost => "{main}".to_owned(),
         (true, _) => "{include}".to_owned(),
     };
-    let end = |text: String, bit| match cut & bit {
-        0 => text,
-        _ => format!("…{text}"),
+    let end = |(text, cut): (String, bool)| {
+        let text = if cut { format!("…{text}") } else { text };
+        (!text.is_empty()).then_some(text)
     };
     Some(Frame {
-        class: (!class.is_empty()).then(|| end(class, types::CUT_CLASS)),
+        class: end(class),
         function,
-        file: (!internal && !file.is_empty()).then(|| end(file, types::CUT_FILE)),
+        file: end(file).filter(|_| !internal),
         line: line.filter(|_| !internal),
         line_exact: !internal && !innermost,
         internal,
     })
+}
+
+/// A length and the text behind it; and whether there was more. An anonymous class has a
+/// zero byte and its place behind its name.
+fn text(bytes: &[u8; FRAME], at: usize, room: u32) -> (String, bool) {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let length = rest.first_chunk().map_or(0, |length| u64::from_ne_bytes(*length));
+    let kept = usize::try_from(length.min(u64::from(room))).unwrap_or(0);
+    let text = rest.get(8..8 + kept).unwrap_or_default();
+    (clean(text), length > u64::from(room))
 }
 
 /// What is in front of the first zero byte.

@@ -1,7 +1,7 @@
 use super::*;
 
-/// A record with these frames: kind, line, class, name, file, cut.
-fn record(frames: &[(u8, u32, &str, &str, &str, u32)]) -> Vec<u8> {
+/// A record with these frames: kind, line, class, name, file, and what was cut off each.
+fn record(frames: &[(u8, u32, &str, &str, &str, u64)]) -> Vec<u8> {
     let mut bytes = vec![0; HEAD];
     put(&mut bytes, offset_of!(RawWait, fd), &(-1_i32).to_ne_bytes());
     let count = u32::try_from(frames.len()).unwrap();
@@ -11,13 +11,13 @@ fn record(frames: &[(u8, u32, &str, &str, &str, u32)]) -> Vec<u8> {
         let mut frame = [b'~'; FRAME];
         put(&mut frame, offset_of!(RawFrame, line), &line.to_ne_bytes());
         frame[offset_of!(RawFrame, kind)] = *kind;
-        frame[offset_of!(RawFrame, cut)] = u8::try_from(*cut).unwrap();
         for (at, text) in [
-            (offset_of!(RawFrame, class_name), class),
-            (offset_of!(RawFrame, name), name),
-            (offset_of!(RawFrame, file), file),
+            (offset_of!(RawFrame, class_length), class),
+            (offset_of!(RawFrame, name_length), name),
+            (offset_of!(RawFrame, file_length), file),
         ] {
-            put(&mut frame, at, &[text.as_bytes(), &[0]].concat());
+            put(&mut frame, at, &(text.len() as u64 + cut).to_ne_bytes());
+            put(&mut frame, at + 8, text.as_bytes());
         }
         bytes.extend(frame);
     }
@@ -35,7 +35,7 @@ fn a_stack_is_told_innermost_first_with_names_for_code_that_has_none() {
         (2, 42, "App\\Repo", "find", "/srv/Repo.php", 0),
         (0, 7, "", "", "", 0),
         (2, 3, "", "", "/srv/inc.php", 0),
-        (4, 1, "", "", "/srv/main.php(9) : eval()'d code", 0),
+        (4, 1, "class@anonymous\0/srv/a.php:7$0", "", "/srv/main.php(9) : eval()'d code", 0),
         (2, 9, "", "", "/srv/main.php", 0),
     ]);
     let wait = Wait::parse(&bytes).unwrap();
@@ -46,7 +46,7 @@ fn a_stack_is_told_innermost_first_with_names_for_code_that_has_none() {
             "PDO::query",
             "App\\Repo::find /srv/Repo.php:42",
             "{include} /srv/inc.php:3",
-            "{eval} /srv/main.php(9) : eval()'d code:1",
+            "class@anonymous::{eval} /srv/main.php(9) : eval()'d code:1",
             "{main} /srv/main.php:9",
         ]
     );
@@ -57,19 +57,12 @@ fn a_stack_is_told_innermost_first_with_names_for_code_that_has_none() {
 
 #[test]
 fn what_was_cut_is_marked_at_its_end() {
-    let bytes = record(&[(
-        2,
-        5,
-        "e\\Repository",
-        "a_long_name",
-        "ins/shop/Repo.php",
-        types::CUT_NAME | types::CUT_CLASS | types::CUT_FILE,
-    )]);
-    let frame = &Wait::parse(&bytes).unwrap().frames[0];
-    assert_eq!(
-        frame.to_string(),
-        "…e\\Repository::a_long_name… …ins/shop/Repo.php:5"
-    );
+    let (class, name, file) = ("c".repeat(64), "n".repeat(40), "f".repeat(120));
+    let bytes = record(&[(2, 5, &class, &name, &file, 1), (2, 5, &class, &name, &file, 0)]);
+    let frames = Wait::parse(&bytes).unwrap().frames;
+    assert_eq!(frames[0].to_string(), format!("…{class}::{name}… …{file}:5"));
+    assert_eq!(frames[1].to_string(), format!("{class}::{name} {file}:5"));
+    let frame = &frames[0];
     assert!(!frame.line_exact, "the innermost line of PHP code is a guess");
 }
 

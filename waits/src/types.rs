@@ -30,10 +30,12 @@ pub(crate) struct RawTimes {
 pub(crate) struct RawFrame {
     pub(crate) line: u32,
     pub(crate) kind: u8,
-    pub(crate) cut: u8,
-    pub(crate) unused: u16,
+    pub(crate) unused: [u8; 3],
+    pub(crate) name_length: u64,
     pub(crate) name: [u8; NAME_BYTES as usize],
+    pub(crate) class_length: u64,
     pub(crate) class_name: [u8; CLASS_BYTES as usize],
+    pub(crate) file_length: u64,
     pub(crate) file: [u8; FILE_BYTES as usize],
 }
 

@@ -43,7 +43,11 @@ fn spent(name: &str) -> (u64, u64) {
 #[test]
 #[ignore = "a measurement, of the whole host"]
 fn a_switch_costs_little() {
-    let Some(mut waits) = load(&Settings::default()) else {
+    let settings = Settings {
+        frames: 32,
+        ..Settings::default()
+    };
+    let Some(mut waits) = load(&settings) else {
         return;
     };
     let Some(_statistics) = Statistics::on() else {

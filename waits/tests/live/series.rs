@@ -1,11 +1,12 @@
 //! Many waits in a row, each judged.
 
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use glasspool_waits::{Frame, Settings, SlotIndex, Wait, Waits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::php::{PATIENCE, Php, load};
+use crate::php::{Php, load};
 
 /// How often, unless `GLASSPOOL_WAITS` says more.
 const FEW: usize = 3000;
@@ -81,28 +82,29 @@ fn worst_case(opcache: bool) {
         &format!("for ($i = 0; $i < {rounds}; $i++) once($n++);"),
     );
     php.watch(&mut waits, 1);
-    php.begin();
-    let began = Instant::now();
-    let (mut right, mut wrong, mut next) = (0, Vec::new(), None);
-    while right + wrong.len() < rounds {
-        assert!(began.elapsed() < PATIENCE * 10, "{right} of {rounds}, {} lost", waits.lost());
-        waits.drain(usize::MAX, |wait| {
-            // Others may be slow, too: a file is written, the turn is waited for.
-            if wait.frames.first().is_none_or(|frame| frame.function != "usleep") {
-                return;
+    let (mut right, mut wrong, mut next) = (0, Vec::new(), 0);
+    let mut judge_one = |wait: Wait| {
+        // Others may be slow, too: a file is written, the turn is waited for.
+        if wait.frames.first().is_none_or(|frame| frame.function != "usleep") {
+            return;
+        }
+        match judge(&wait) {
+            Ok(n) if n >= next => {
+                right += 1;
+                next = n + 1;
             }
-            match judge(&wait) {
-                Ok(n) if next.is_none_or(|next| next == n) => {
-                    right += 1;
-                    next = Some(n + 1);
-                }
-                Ok(n) => wrong.push(format!("{n} after {next:?}")),
-                Err(why) => wrong.push(why),
-            }
-        });
-        pause(&waits);
-    }
-    php.end();
+            Ok(n) => wrong.push(format!("{n} after {next}")),
+            Err(why) => wrong.push(why),
+        }
+    };
+    thread::scope(|scope| {
+        let turn = scope.spawn(|| php.turn());
+        while !turn.is_finished() {
+            waits.drain(usize::MAX, &mut judge_one);
+            pause(&waits);
+        }
+    });
+    waits.drain(usize::MAX, &mut judge_one);
     println!(
         "{right} stacks right, {} wrong, {} lost, {} missed (opcache {opcache})",
         wrong.len(),
@@ -111,6 +113,8 @@ fn worst_case(opcache: bool) {
     );
     assert!(wrong.is_empty(), "{} wrong, the first: {}", wrong.len(), wrong[0]);
     assert_eq!((waits.lost(), waits.malformed(), waits.odd()), (0, 0, 0));
+    // Of one that was late to sleep the time may be over before it sleeps.
+    assert!(right > rounds - rounds / 20, "{right} of {rounds}");
 }
 
 #[test]
