@@ -17,7 +17,10 @@ const OLDEST_CLANG: u32 = 14;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=bpf");
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("numbers.rs"), numbers(&fs::read_to_string("bpf/types.h")?)?)?;
+    fs::write(
+        out.join("numbers.rs"),
+        numbers(&fs::read_to_string("bpf/types.h")?)?,
+    )?;
     if env::var_os("CARGO_FEATURE_EBPF").is_some() {
         compile(&out.join("waits.bpf.o"))?;
     }
@@ -59,7 +62,9 @@ fn compile(object: &Path) -> Result<(), Box<dyn Error>> {
     let clang = find_clang()?;
     let done = Command::new(&clang)
         // Only types are taken from the debug information; they are what CO-RE needs.
-        .args(["-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3"])
+        .args([
+            "-g", "-O2", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3",
+        ])
         .arg(format!("-D__TARGET_ARCH_{machine}"))
         // Reproducible, and nothing of the builder's directories in the object.
         .arg("-fdebug-compilation-dir=.")

@@ -156,14 +156,7 @@ fn element(
     // SAFETY: the attributes are as long as is said, and live, as do the key (an int, as
     // the map's keys are) and the value, until the call returns. The value has
     // WORKER_BYTES, the size of the map's values, a multiple of eight.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            &raw mut attributes,
-            size_of::<Element>(),
-        )
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<Element>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

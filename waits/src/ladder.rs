@@ -79,7 +79,9 @@ pub enum Unavailable {
     #[error("memory pages have {0} bytes here, and the kernel programs know those of 4096 only")]
     PageSize(usize),
     /// The kernel does not tell its types.
-    #[error("the kernel does not tell its types: {path}: {why} (it needs CONFIG_DEBUG_INFO_BTF; in a container, /sys must be mounted)")]
+    #[error(
+        "the kernel does not tell its types: {path}: {why} (it needs CONFIG_DEBUG_INFO_BTF; in a container, /sys must be mounted)"
+    )]
     NoTypes {
         /// Where they should be.
         path: &'static str,
@@ -109,7 +111,9 @@ pub enum Unavailable {
         source: io::Error,
     },
     /// The kernel keeps its memory from everybody.
-    #[error("cannot {what}: {source}: the kernel is locked down for confidentiality (see /sys/kernel/security/lockdown)")]
+    #[error(
+        "cannot {what}: {source}: the kernel is locked down for confidentiality (see /sys/kernel/security/lockdown)"
+    )]
     Lockdown {
         /// What was tried.
         what: &'static str,
@@ -273,7 +277,9 @@ mod trying {
     fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
         let mut link = Some(error);
         while let Some(error) = link {
-            let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            let code = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error);
             if code.is_some() {
                 return code;
             }
@@ -352,20 +358,48 @@ mod tests {
         let map = "load the programs' maps";
         let program = "load a program";
         let cases = [
-            (judged(map, libc::EPERM, NOBODY, ""), "capabilities", "CAP_BPF and CAP_PERFMON are missing"),
-            (judged(program, libc::EPERM, ONLY_BPF, ""), "capabilities", "CAP_PERFMON is missing"),
-            (judged(map, libc::EPERM, ROOT_IN_A_FILTER, ""), "seccomp", "must allow bpf(2)"),
-            (judged(map, libc::ENOSYS, ROOT_IN_A_FILTER, ""), "seccomp", "must allow bpf(2)"),
-            (judged(map, libc::ENOSYS, ROOT, ""), "no-bpf", "CONFIG_BPF_SYSCALL"),
+            (
+                judged(map, libc::EPERM, NOBODY, ""),
+                "capabilities",
+                "CAP_BPF and CAP_PERFMON are missing",
+            ),
+            (
+                judged(program, libc::EPERM, ONLY_BPF, ""),
+                "capabilities",
+                "CAP_PERFMON is missing",
+            ),
+            (
+                judged(map, libc::EPERM, ROOT_IN_A_FILTER, ""),
+                "seccomp",
+                "must allow bpf(2)",
+            ),
+            (
+                judged(map, libc::ENOSYS, ROOT_IN_A_FILTER, ""),
+                "seccomp",
+                "must allow bpf(2)",
+            ),
+            (
+                judged(map, libc::ENOSYS, ROOT, ""),
+                "no-bpf",
+                "CONFIG_BPF_SYSCALL",
+            ),
             (
                 judged(program, libc::EPERM, BOTH, "none integrity [confidentiality]\n"),
                 "lockdown",
                 "locked down",
             ),
-            (judged(program, libc::EINVAL, ROOT, ""), "verifier", "older than 5.15"),
+            (
+                judged(program, libc::EINVAL, ROOT, ""),
+                "verifier",
+                "older than 5.15",
+            ),
             (judged(program, libc::EACCES, ROOT, ""), "verifier", "refuses"),
             (judged(map, libc::ENOMEM, ROOT, ""), "memory", "fewer slots"),
-            (judged(map, libc::EPERM, BOTH, "[none]"), "other", "cannot load the programs' maps"),
+            (
+                judged(map, libc::EPERM, BOTH, "[none]"),
+                "other",
+                "cannot load the programs' maps",
+            ),
             (Unavailable::NotBuilt, "not-built", "clang"),
             (Unavailable::PageSize(65536), "page-size", "65536"),
         ];

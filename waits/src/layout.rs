@@ -30,7 +30,11 @@ pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, Regis
             (layout.func_type >= head).then_some(kind)
         })
         .or_else(|| {
-            let text = ("zend_string.val", layout.string_val, layout.string_len.saturating_add(8));
+            let text = (
+                "zend_string.val",
+                layout.string_val,
+                layout.string_len.saturating_add(8),
+            );
             (layout.string_val != text.2).then_some(text)
         });
     if let Some((field, offset, reach)) = outside {

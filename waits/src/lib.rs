@@ -115,7 +115,9 @@ pub enum RegisterError {
         slots: u32,
     },
     /// More different builds of PHP than the programs can know.
-    #[error("cannot follow the PHP stack of worker {worker}: {most} different builds of PHP are known already")]
+    #[error(
+        "cannot follow the PHP stack of worker {worker}: {most} different builds of PHP are known already"
+    )]
     TooManyLayouts {
         /// The worker.
         worker: WorkerId,
@@ -123,7 +125,9 @@ pub enum RegisterError {
         most: u32,
     },
     /// A PHP whose structures the programs cannot read.
-    #[error("cannot follow the PHP stack of worker {worker}: PHP {php} has {field} at {offset}, the programs reach {reach} bytes")]
+    #[error(
+        "cannot follow the PHP stack of worker {worker}: PHP {php} has {field} at {offset}, the programs reach {reach} bytes"
+    )]
     Layout {
         /// The worker.
         worker: WorkerId,

@@ -35,7 +35,14 @@ fn a_stack_is_told_innermost_first_with_names_for_code_that_has_none() {
         (2, 42, "App\\Repo", "find", "/srv/Repo.php", 0),
         (0, 7, "", "", "", 0),
         (2, 3, "", "", "/srv/inc.php", 0),
-        (4, 1, "class@anonymous\0/srv/a.php:7$0", "", "/srv/main.php(9) : eval()'d code", 0),
+        (
+            4,
+            1,
+            "class@anonymous\0/srv/a.php:7$0",
+            "",
+            "/srv/main.php(9) : eval()'d code",
+            0,
+        ),
         (2, 9, "", "", "/srv/main.php", 0),
     ]);
     let wait = Wait::parse(&bytes).unwrap();

@@ -88,7 +88,10 @@ impl Times {
 
     /// From the bytes of `struct gp_times`, continued until `now_ns`. The bytes may be
     /// anything: sums saturate.
-    #[cfg_attr(not(feature = "ebpf"), expect(dead_code, reason = "nothing is read without programs"))]
+    #[cfg_attr(
+        not(feature = "ebpf"),
+        expect(dead_code, reason = "nothing is read without programs")
+    )]
     pub(crate) fn parse(bytes: &[u8; types::TIMES_BYTES as usize], now_ns: u64) -> Times {
         let word = |at: usize| {
             let word = bytes.get(at..).and_then(<[u8]>::first_chunk);
@@ -149,7 +152,22 @@ mod tests {
     #[test]
     fn what_goes_on_is_counted_until_now() {
         let blocked_on_disk = 3 | 1 << 32;
-        let raw = bytes([1000, 5000, blocked_on_disk, 100, 200, 700, 3000, 0, 0, 0, 0, 9, 2, 1]);
+        let raw = bytes([
+            1000,
+            5000,
+            blocked_on_disk,
+            100,
+            200,
+            700,
+            3000,
+            0,
+            0,
+            0,
+            0,
+            9,
+            2,
+            1,
+        ]);
         let times = Times::parse(&raw, 5400);
         assert_eq!(times.state, State::Blocked(Cause::Disk));
         assert_eq!(times.blocked(Cause::Disk), Duration::from_nanos(3400));

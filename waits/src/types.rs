@@ -4,7 +4,10 @@
 use std::mem::{offset_of, size_of};
 
 /// The `#define`s of `bpf/types.h`, without their `GP_`.
-#[expect(dead_code, reason = "all of them are taken over, whether used here or by the programs only")]
+#[expect(
+    dead_code,
+    reason = "all of them are taken over, whether used here or by the programs only"
+)]
 mod numbers {
     include!(concat!(env!("OUT_DIR"), "/numbers.rs"));
 }

@@ -33,10 +33,15 @@ impl Drop for Statistics {
 /// Runs and nanoseconds of the youngest program of a name.
 fn spent(name: &str) -> (u64, u64) {
     let programs = loaded_programs().filter_map(Result::ok);
-    let mut named: Vec<_> = programs.filter(|program| program.name_as_str() == Some(name)).collect();
+    let mut named: Vec<_> = programs
+        .filter(|program| program.name_as_str() == Some(name))
+        .collect();
     named.sort_by_key(aya::programs::ProgramInfo::id);
     let program = named.last().unwrap();
-    (program.run_count(), u64::try_from(program.run_time().as_nanos()).unwrap())
+    (
+        program.run_count(),
+        u64::try_from(program.run_time().as_nanos()).unwrap(),
+    )
 }
 
 /// Runs by itself only (`--ignored`): other tests' programs and switches are in the numbers.
@@ -61,8 +66,18 @@ fn a_switch_costs_little() {
         )
     };
     for (what, setup, turn, watched) in [
-        ("strangers only", String::new(), "for ($i = 0; $i < 20000; $i++) usleep(1);".to_owned(), false),
-        ("2 frames", String::new(), "for ($i = 0; $i < 20000; $i++) usleep(1);".to_owned(), true),
+        (
+            "strangers only",
+            String::new(),
+            "for ($i = 0; $i < 20000; $i++) usleep(1);".to_owned(),
+            false,
+        ),
+        (
+            "2 frames",
+            String::new(),
+            "for ($i = 0; $i < 20000; $i++) usleep(1);".to_owned(),
+            true,
+        ),
         ("10 frames", deep(7), "down(7);".to_owned(), true),
         ("31 frames", deep(28), "down(28);".to_owned(), true),
     ] {
@@ -81,6 +96,8 @@ fn a_switch_costs_little() {
                 assert!(each < MOST, "{what}: {name} {each} ns");
             }
         }
-        waits.unregister(php.pidfd(), glasspool_waits::WorkerId(1)).unwrap();
+        waits
+            .unregister(php.pidfd(), glasspool_waits::WorkerId(1))
+            .unwrap();
     }
 }

@@ -50,9 +50,15 @@ fn judge(name: &str, waits: &mut Waits, php: &mut Php) -> Turn {
     assert!(runnable + PRECISION > turn.cpu + turn.delay, "{name}: {times:?}");
     let stolen = runnable.saturating_sub(turn.cpu + turn.delay);
     let off = wall.saturating_sub(turn.cpu + turn.delay + stolen);
-    assert!(times.blocked_total().abs_diff(off) < PRECISION, "{name}: {times:?}");
+    assert!(
+        times.blocked_total().abs_diff(off) < PRECISION,
+        "{name}: {times:?}"
+    );
     if name != KERNEL_WORK {
-        assert!(times.runqueue.abs_diff(turn.delay) < PRECISION, "{name}: {times:?}");
+        assert!(
+            times.runqueue.abs_diff(turn.delay) < PRECISION,
+            "{name}: {times:?}"
+        );
     }
     assert_eq!(waits.odd(), 0, "{name}");
     assert_eq!(waits.lost(), 0, "{name}");
@@ -71,7 +77,11 @@ fn told<'a>(turn: &'a Turn, cause: Cause, builtin: &str) -> &'a glasspool_waits:
     let wait = wait.unwrap_or_else(|| panic!("no {cause}: {:#?}", turn.waits));
     assert_eq!(wait.frames.first().unwrap().name(), builtin, "{wait:#?}");
     let main = wait.frames.last().unwrap();
-    assert_eq!((main.function.as_str(), main.line_exact), ("{main}", true), "{wait:#?}");
+    assert_eq!(
+        (main.function.as_str(), main.line_exact),
+        ("{main}", true),
+        "{wait:#?}"
+    );
     wait
 }
 
@@ -122,7 +132,10 @@ fn serve_http(listener: TcpListener, delay: Duration) -> thread::JoinHandle<()> 
 /// Lets time pass: that is the load, and nobody waits for an event.
 fn hold(time: Duration) {
     let until = Instant::now() + time;
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) = until
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
         thread::park_timeout(left);
     }
 }
@@ -153,7 +166,10 @@ fn http(address: &str, name: &str) {
     };
     assert_eq!((tcp.state, tcp.receive_queue), (1, 0));
     drop(php);
-    std::net::TcpStream::connect(server).unwrap().write_all(b"END").unwrap();
+    std::net::TcpStream::connect(server)
+        .unwrap()
+        .write_all(b"END")
+        .unwrap();
     serving.join().unwrap();
 }
 
@@ -193,7 +209,11 @@ fn a_unix_socket_is_named_by_its_path_in_read_and_in_select() {
     let turn = judge("unix", &mut waits, &mut php);
     only(&turn, Cause::Network, load * 2);
     let peer = format!("unix:{}", path.display());
-    let waits: Vec<_> = turn.waits.iter().filter(|wait| wait.cause == Cause::Network).collect();
+    let waits: Vec<_> = turn
+        .waits
+        .iter()
+        .filter(|wait| wait.cause == Cause::Network)
+        .collect();
     let names: Vec<_> = waits.iter().map(|wait| wait.frames[0].name()).collect();
     assert_eq!(names, ["fread", "stream_select"]);
     for wait in waits {
@@ -227,19 +247,32 @@ fn a_database_is_named_and_its_sleep_is_the_network() {
         return;
     };
     let load = Duration::from_millis(120);
-    let by_tcp = format!("$d = new PDO('mysql:host=127.0.0.1;port={}', 'root', '');", database.port);
-    let by_socket = format!("$d = mysqli_init(); $d->real_connect(null, 'root', '', '', 0, '{}');", database.socket().display());
+    let by_tcp = format!(
+        "$d = new PDO('mysql:host=127.0.0.1;port={}', 'root', '');",
+        database.port
+    );
+    let by_socket = format!(
+        "$d = mysqli_init(); $d->real_connect(null, 'root', '', '', 0, '{}');",
+        database.socket().display()
+    );
     let server: SocketAddr = ([127, 0, 0, 1], database.port).into();
     for (name, setup, builtin, peer) in [
         ("pdo", by_tcp, "PDO::query", server.to_string()),
-        ("mysqli", by_socket, "mysqli::query", format!("unix:{}", database.socket().display())),
+        (
+            "mysqli",
+            by_socket,
+            "mysqli::query",
+            format!("unix:{}", database.socket().display()),
+        ),
     ] {
         let mut php = Php::start(&setup, "$r = $d->query('SELECT SLEEP(0.12)'); $r = null;");
         let turn = judge(name, &mut waits, &mut php);
         only(&turn, Cause::Network, load);
         let wait = told(&turn, Cause::Network, builtin);
         assert_eq!(wait.peer().unwrap().to_string(), peer);
-        waits.unregister(php.pidfd(), glasspool_waits::WorkerId(1)).unwrap();
+        waits
+            .unregister(php.pidfd(), glasspool_waits::WorkerId(1))
+            .unwrap();
     }
 }
 
@@ -253,7 +286,10 @@ fn a_file_lock_is_a_lock_with_the_name_of_the_file() {
     let held = Duration::from_millis(60);
     let setup = format!("$f = fopen('{}', 'r+');", file.path().display());
     // Its turn comes when it asks for it, and the lock some time later.
-    let mut php = Php::start(&setup, "echo \"locking\\n\"; flock($f, LOCK_EX); flock($f, LOCK_UN);");
+    let mut php = Php::start(
+        &setup,
+        "echo \"locking\\n\"; flock($f, LOCK_EX); flock($f, LOCK_UN);",
+    );
     php.watch(&mut waits, 1);
     php.turn();
     flock(file.as_file(), FlockOperation::LockExclusive).unwrap();
@@ -271,7 +307,10 @@ fn a_file_lock_is_a_lock_with_the_name_of_the_file() {
     let wait = ended.iter().find(|wait| wait.cause == Cause::Lock).unwrap();
     assert_eq!(wait.began_ns, began.began_ns);
     assert!(wait.blocked.unwrap() + PRECISION > held, "{wait:#?}");
-    assert_eq!((&wait.frames, &wait.descriptor), (&began.frames, &began.descriptor));
+    assert_eq!(
+        (&wait.frames, &wait.descriptor),
+        (&began.frames, &began.descriptor)
+    );
     let Kind::File { name: told, .. } = &wait.descriptor.as_ref().unwrap().kind else {
         panic!("{wait:#?}");
     };
@@ -314,8 +353,14 @@ fn what_is_written_through_to_the_disk_is_the_disk() {
     };
     // Beside the build, which is on a disk more often than /tmp is.
     let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let setup = format!("$f = fopen('{}', 'w'); $b = str_repeat('x', 4 << 20);", file.path().display());
-    let mut php = Php::start(&setup, "for ($i = 0; $i < 5; $i++) { fwrite($f, $b); fdatasync($f); }");
+    let setup = format!(
+        "$f = fopen('{}', 'w'); $b = str_repeat('x', 4 << 20);",
+        file.path().display()
+    );
+    let mut php = Php::start(
+        &setup,
+        "for ($i = 0; $i < 5; $i++) { fwrite($f, $b); fdatasync($f); }",
+    );
     let turn = judge(KERNEL_WORK, &mut waits, &mut php);
     if turn.times.blocked(Cause::Disk) < Duration::from_millis(1) {
         skipped("writing 20 MB takes no time here: this is no disk");
@@ -324,7 +369,10 @@ fn what_is_written_through_to_the_disk_is_the_disk() {
     let rest = turn.times.blocked_total() - turn.times.blocked(Cause::Disk) - turn.times.blocked(Cause::Pipe);
     assert!(rest < PRECISION, "{:?}", turn.times);
     if let Some(wait) = turn.waits.iter().find(|wait| wait.cause == Cause::Disk) {
-        assert!(["fdatasync", "fwrite"].contains(&&*wait.frames[0].function), "{wait:#?}");
+        assert!(
+            ["fdatasync", "fwrite"].contains(&&*wait.frames[0].function),
+            "{wait:#?}"
+        );
     }
 }
 
@@ -358,7 +406,11 @@ fn waiting_for_a_busy_cpu_is_the_run_queue() {
     let mut php = Php::start(COMPUTE, "compute();");
     let turn = judge("cpu, loaded", &mut waits, &mut php);
     assert!(turn.times.on_cpu > Duration::from_millis(99), "{:?}", turn.times);
-    assert!(turn.times.runqueue > Duration::from_millis(20), "{:?}", turn.times);
+    assert!(
+        turn.times.runqueue > Duration::from_millis(20),
+        "{:?}",
+        turn.times
+    );
     drop(burners);
 }
 

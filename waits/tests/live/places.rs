@@ -92,7 +92,10 @@ fn a_missing_capability_is_named_with_what_grants_it() {
         let refused = with_capabilities(has, || Waits::load(&Settings::default()).unwrap_err());
         assert!(matches!(refused, Unavailable::Capabilities { .. }), "{refused}");
         let line = refused.to_string();
-        assert!(line.contains(missing) && line.contains("AmbientCapabilities="), "{line}");
+        assert!(
+            line.contains(missing) && line.contains("AmbientCapabilities="),
+            "{line}"
+        );
         assert!(!line.contains('\n'), "{line}");
     }
 }
@@ -145,7 +148,9 @@ fn two_on_one_host_do_not_disturb_each_other() {
     other.drain(usize::MAX, |wait| theirs.push(wait));
     let mine = &turn.waits[0];
     // The clock is read twice, one after the other.
-    let same = theirs.iter().find(|wait| wait.began_ns.abs_diff(mine.began_ns) < 100_000);
+    let same = theirs
+        .iter()
+        .find(|wait| wait.began_ns.abs_diff(mine.began_ns) < 100_000);
     let same = same.unwrap();
     assert_eq!((mine.worker, same.worker), (WorkerId(1), WorkerId(2)));
     assert_eq!(same.frames, mine.frames);
@@ -171,7 +176,10 @@ fn a_full_ring_is_counted_and_times_stay_exact() {
     let times = waits.times(SlotIndex(1)).unwrap();
     assert!(waits.lost() > 0 && times.lost == waits.lost(), "{times:?}");
     assert!(times.written + times.lost >= 800, "{times:?}");
-    assert!(times.blocked(Cause::Sleep) > Duration::from_millis(60), "{times:?}");
+    assert!(
+        times.blocked(Cause::Sleep) > Duration::from_millis(60),
+        "{times:?}"
+    );
     let mut told = 0;
     // No turn is longer than was asked for.
     while waits.drain(10, |_| told += 1).more {}
@@ -194,7 +202,10 @@ fn what_cannot_be_watched_is_refused_with_the_reason() {
     let refused = waits
         .register(php.pidfd(), worker, SlotIndex(2), None)
         .unwrap_err();
-    assert!(refused.to_string().contains("slot 2 does not exist, there are 2"), "{refused}");
+    assert!(
+        refused.to_string().contains("slot 2 does not exist, there are 2"),
+        "{refused}"
+    );
     assert!(waits.times(SlotIndex(2)).is_none());
 
     let mut build = php.build().clone();
@@ -202,7 +213,10 @@ fn what_cannot_be_watched_is_refused_with_the_reason() {
     let refused = waits
         .register(php.pidfd(), worker, slot, Some(&build))
         .unwrap_err();
-    assert!(refused.to_string().contains("zend_function.scope at 40"), "{refused}");
+    assert!(
+        refused.to_string().contains("zend_function.scope at 40"),
+        "{refused}"
+    );
     build.layout.func_scope = 18;
     assert!(waits.register(php.pidfd(), worker, slot, Some(&build)).is_err());
 
@@ -246,8 +260,15 @@ fn offsets_and_addresses_that_lead_anywhere_do_no_harm() {
             .unwrap();
         let turn = measure(&mut waits, &mut php, 1);
         let slept = turn.times.blocked(Cause::Sleep);
-        assert!(slept.abs_diff(NAPPED) < Duration::from_millis(5), "{name}: {slept:?}");
-        assert!(turn.waits.iter().all(|wait| wait.frames.is_empty() || wait.fault), "{name}: {:?}", turn.waits);
+        assert!(
+            slept.abs_diff(NAPPED) < Duration::from_millis(5),
+            "{name}: {slept:?}"
+        );
+        assert!(
+            turn.waits.iter().all(|wait| wait.frames.is_empty() || wait.fault),
+            "{name}: {:?}",
+            turn.waits
+        );
     }
 }
 
@@ -264,7 +285,13 @@ fn both_ways_to_a_workers_times_agree() {
         waits.times_of(php.pidfd()).unwrap(),
     );
     assert_eq!(by_task.since(&by_page).on_cpu, Duration::ZERO);
-    assert_eq!((by_page.began_ns, by_page.waits), (by_task.began_ns, by_task.waits));
+    assert_eq!(
+        (by_page.began_ns, by_page.waits),
+        (by_task.began_ns, by_task.waits)
+    );
     let waiting = waits.going_on(php.pidfd()).unwrap();
-    assert_eq!((waiting.cause, waiting.frames[0].name().as_str()), (Cause::Pipe, "fgets"));
+    assert_eq!(
+        (waiting.cause, waiting.frames[0].name().as_str()),
+        (Cause::Pipe, "fgets")
+    );
 }

@@ -54,7 +54,9 @@ fn judge(wait: &Wait) -> Result<usize, String> {
     let n = number(a).ok_or("no number")?;
     let line = u32::try_from(n % 37).unwrap() + 2;
     let right = builtin.name() == "usleep"
-        && [a, b, c].iter().all(|frame| frame.function == "{closure}" && number(frame) == Some(n))
+        && [a, b, c]
+            .iter()
+            .all(|frame| frame.function == "{closure}" && number(frame) == Some(n))
         && [a, b, c].map(|frame| frame.line) == [Some(line), Some(line + 1), Some(line + 2)]
         && once.function == "once"
         && main.function == "{main}"
@@ -74,8 +76,20 @@ fn worst_case(opcache: bool) {
     let rounds = rounds();
     let mut command = std::process::Command::new("php");
     command.args(["-d", "opcache.jit=0"]);
-    command.args(["-d", if opcache { "opcache.enable_cli=1" } else { "opcache.enable_cli=0" }]);
-    command.args(["-d", "opcache.file_update_protection=0", "-d", "opcache.max_accelerated_files=100000"]);
+    command.args([
+        "-d",
+        if opcache {
+            "opcache.enable_cli=1"
+        } else {
+            "opcache.enable_cli=0"
+        },
+    ]);
+    command.args([
+        "-d",
+        "opcache.file_update_protection=0",
+        "-d",
+        "opcache.max_accelerated_files=100000",
+    ]);
     let mut php = Php::start_in(
         command,
         WORST,
@@ -149,15 +163,24 @@ fn all_time_is_somewhere_and_the_scheduler_agrees_request_by_request() {
         let now = waits.times(slot).unwrap();
         let times = now.since(&before);
         let wall = Duration::from_nanos(times.at_ns - times.began_ns);
-        assert!(times.total().abs_diff(wall) < Duration::from_micros(1), "{times:?}");
+        assert!(
+            times.total().abs_diff(wall) < Duration::from_micros(1),
+            "{times:?}"
+        );
         // What the scheduler says was not blocked. It leaves out what was stolen.
-        let theirs = Duration::from_nanos(after.cpu_ns - counters.cpu_ns + after.delay_ns - counters.delay_ns);
+        let theirs =
+            Duration::from_nanos(after.cpu_ns - counters.cpu_ns + after.delay_ns - counters.delay_ns);
         off.push((times.on_cpu + times.runqueue).abs_diff(theirs));
         (counters, before) = (after, now);
     }
     off.sort();
     let at = |share: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index"
+        )]
         let index = (off.len() as f64 * share) as usize;
         off[index.min(off.len() - 1)]
     };
