@@ -5,6 +5,7 @@ mod dump;
 mod php;
 mod record;
 mod top;
+mod waits;
 
 use std::process::ExitCode;
 

@@ -80,7 +80,7 @@ impl Pages {
     }
 
     fn word(&self, slot: SlotIndex, at: u32) -> Option<&AtomicU64> {
-        if slot.0 >= self.slots || at >= types::PAGE_BYTES || at % 8 != 0 {
+        if slot.0 >= self.slots || at >= types::PAGE_BYTES || !at.is_multiple_of(8) {
             return None;
         }
         let index = (slot.0 as usize * PAGE + at as usize) / 8;

@@ -24,7 +24,7 @@ pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, Regis
     ];
     let outside = fields
         .into_iter()
-        .find(|(_, offset, reach)| offset % 8 != 0 || offset.saturating_add(8) > *reach)
+        .find(|(_, offset, reach)| !offset.is_multiple_of(8) || offset.saturating_add(8) > *reach)
         .or_else(|| {
             let kind = ("zend_function.type", layout.func_type, head);
             (layout.func_type >= head).then_some(kind)

@@ -226,8 +226,10 @@ impl Wait {
         (builtin, self.frames.iter().find(|frame| frame.line.is_some()))
     }
 
-    /// Decodes a record of the ring. `None` if it is not as long as it says.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Wait> {
+    /// Decodes a record of the ring, which may be any bytes. `None` if it is not as long as
+    /// it says.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Wait> {
         let head = Head(bytes.first_chunk()?);
         let frames = head.u32(offset_of!(RawWait, frame_count)).min(types::FRAMES);
         let frame_bytes = usize::try_from(frames * types::FRAME_BYTES).ok()?;

@@ -5,7 +5,11 @@
 //! command line of PHP 8.2, which `make deps` installs. What is missing is named in the
 //! file that `GLASSPOOL_SKIPS` names.
 
-#![expect(clippy::unwrap_used, reason = "all of this is a test, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "all of this is a test, its helpers too"
+)]
 #![cfg(feature = "ebpf")]
 
 mod cost;
