@@ -54,7 +54,7 @@ pub struct Settings {
     /// Shorter waits are accounted for but make no record.
     pub wait_threshold: Duration,
     /// Calls of PHP that are kept of a stack, innermost first; at most 32. Each costs the
-    /// worker some 0.2 us whenever it blocks, however shortly.
+    /// worker some 0.4 us whenever it blocks, however shortly.
     pub frames: u32,
     /// Length of the ring of records; made a power of two of whole pages.
     pub ring_bytes: u32,

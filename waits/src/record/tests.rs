@@ -1,4 +1,8 @@
+use std::mem::offset_of;
+
+use super::decode::{AF_INET, AF_INET6, AF_UNIX, FRAME, HEAD};
 use super::*;
+use crate::types::{self, RawFrame, RawWait};
 
 /// A record with these frames: kind, line, class, name, file, and what was cut off each.
 fn record(frames: &[(u8, u32, &str, &str, &str, u64)]) -> Vec<u8> {
