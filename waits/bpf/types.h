@@ -183,6 +183,42 @@ struct gp_worker {
 #define GP_WORKER_TIMES_AT 32
 #define GP_WORKER_WAIT_AT 488
 
+/* Where each field is that user space reads; src/types.rs has the same places. */
+#define GP_TIMES_SINCE_NS_AT 8
+#define GP_TIMES_STATE_AT 16
+#define GP_TIMES_CAUSE_AT 20
+#define GP_TIMES_ON_CPU_NS_AT 24
+#define GP_TIMES_RUNQUEUE_NS_AT 32
+#define GP_TIMES_BLOCKED_NS_AT 40
+#define GP_TIMES_WAITS_AT 88
+#define GP_TIMES_WRITTEN_AT 96
+#define GP_TIMES_LOST_AT 104
+#define GP_FRAME_TYPE_AT 4
+#define GP_FRAME_NAME_LENGTH_AT 8
+#define GP_FRAME_CLASS_LENGTH_AT 56
+#define GP_FRAME_FILE_LENGTH_AT 128
+#define GP_WAIT_REQUEST_AT 8
+#define GP_WAIT_BEGAN_NS_AT 16
+#define GP_WAIT_BLOCKED_NS_AT 24
+#define GP_WAIT_RUNQUEUE_NS_AT 32
+#define GP_WAIT_OBJECT_AT 40
+#define GP_WAIT_SLOT_AT 48
+#define GP_WAIT_CALL_AT 52
+#define GP_WAIT_FD_AT 56
+#define GP_WAIT_RECEIVE_QUEUE_AT 60
+#define GP_WAIT_SEND_QUEUE_AT 64
+#define GP_WAIT_FAMILY_AT 68
+#define GP_WAIT_PROTOCOL_AT 70
+#define GP_WAIT_PORT_AT 72
+#define GP_WAIT_PATH_LENGTH_AT 74
+#define GP_WAIT_TCP_STATE_AT 76
+#define GP_WAIT_CAUSE_AT 77
+#define GP_WAIT_FD_KIND_AT 78
+#define GP_WAIT_FLAGS_AT 79
+#define GP_WAIT_FRAME_COUNT_AT 80
+#define GP_WAIT_ADDRESS_AT 84
+#define GP_WAIT_PATH_AT 100
+
 #define GP_SAME(what, number) _Static_assert((what) == (number), #what " is not " #number)
 GP_SAME(sizeof(struct gp_layout), GP_LAYOUT_BYTES);
 GP_SAME(sizeof(struct gp_times), GP_TIMES_BYTES);
@@ -196,6 +232,42 @@ GP_SAME(sizeof(struct gp_worker), GP_WORKER_BYTES);
 GP_SAME(__builtin_offsetof(struct gp_worker, sequence), GP_WORKER_SEQUENCE_AT);
 GP_SAME(__builtin_offsetof(struct gp_worker, times), GP_WORKER_TIMES_AT);
 GP_SAME(__builtin_offsetof(struct gp_worker, wait), GP_WORKER_WAIT_AT);
+#define GP_PLACE(type, field, number) GP_SAME(__builtin_offsetof(struct type, field), number)
+GP_PLACE(gp_times, since_ns, GP_TIMES_SINCE_NS_AT);
+GP_PLACE(gp_times, state, GP_TIMES_STATE_AT);
+GP_PLACE(gp_times, cause, GP_TIMES_CAUSE_AT);
+GP_PLACE(gp_times, on_cpu_ns, GP_TIMES_ON_CPU_NS_AT);
+GP_PLACE(gp_times, runqueue_ns, GP_TIMES_RUNQUEUE_NS_AT);
+GP_PLACE(gp_times, blocked_ns, GP_TIMES_BLOCKED_NS_AT);
+GP_PLACE(gp_times, waits, GP_TIMES_WAITS_AT);
+GP_PLACE(gp_times, written, GP_TIMES_WRITTEN_AT);
+GP_PLACE(gp_times, lost, GP_TIMES_LOST_AT);
+GP_PLACE(gp_frame, type, GP_FRAME_TYPE_AT);
+GP_PLACE(gp_frame, name_length, GP_FRAME_NAME_LENGTH_AT);
+GP_PLACE(gp_frame, class_length, GP_FRAME_CLASS_LENGTH_AT);
+GP_PLACE(gp_frame, file_length, GP_FRAME_FILE_LENGTH_AT);
+GP_PLACE(gp_wait, request, GP_WAIT_REQUEST_AT);
+GP_PLACE(gp_wait, began_ns, GP_WAIT_BEGAN_NS_AT);
+GP_PLACE(gp_wait, blocked_ns, GP_WAIT_BLOCKED_NS_AT);
+GP_PLACE(gp_wait, runqueue_ns, GP_WAIT_RUNQUEUE_NS_AT);
+GP_PLACE(gp_wait, object, GP_WAIT_OBJECT_AT);
+GP_PLACE(gp_wait, slot, GP_WAIT_SLOT_AT);
+GP_PLACE(gp_wait, call, GP_WAIT_CALL_AT);
+GP_PLACE(gp_wait, fd, GP_WAIT_FD_AT);
+GP_PLACE(gp_wait, receive_queue, GP_WAIT_RECEIVE_QUEUE_AT);
+GP_PLACE(gp_wait, send_queue, GP_WAIT_SEND_QUEUE_AT);
+GP_PLACE(gp_wait, family, GP_WAIT_FAMILY_AT);
+GP_PLACE(gp_wait, protocol, GP_WAIT_PROTOCOL_AT);
+GP_PLACE(gp_wait, port, GP_WAIT_PORT_AT);
+GP_PLACE(gp_wait, path_length, GP_WAIT_PATH_LENGTH_AT);
+GP_PLACE(gp_wait, tcp_state, GP_WAIT_TCP_STATE_AT);
+GP_PLACE(gp_wait, cause, GP_WAIT_CAUSE_AT);
+GP_PLACE(gp_wait, fd_kind, GP_WAIT_FD_KIND_AT);
+GP_PLACE(gp_wait, flags, GP_WAIT_FLAGS_AT);
+GP_PLACE(gp_wait, frame_count, GP_WAIT_FRAME_COUNT_AT);
+GP_PLACE(gp_wait, address, GP_WAIT_ADDRESS_AT);
+GP_PLACE(gp_wait, path, GP_WAIT_PATH_AT);
+#undef GP_PLACE
 #undef GP_SAME
 
 #endif
