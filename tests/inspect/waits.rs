@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::net::TcpListener;
 
 use glasspool::inspect::run_waits;
@@ -13,7 +14,8 @@ fn available(said: &str) -> bool {
     };
     if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
         let file = std::fs::OpenOptions::new().append(true).create(true).open(file);
-        std::io::Write::write_all(&mut file.unwrap(), format!("waits: {why}").as_bytes()).unwrap();
+        let written = file.and_then(|mut file| file.write_all(format!("waits: {why}").as_bytes()));
+        written.expect("the list of skips can be written");
     }
     false
 }
