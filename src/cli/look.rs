@@ -1,4 +1,4 @@
-//! `dump`, `record` and `top`: gives `inspect` the terminal.
+//! `dump`, `record`, `top` and `waits`: gives `inspect` the terminal.
 
 use std::io;
 use std::process::ExitCode;

@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::LogLevel;
-use crate::inspect::{self, DumpArguments, RecordArguments, TopArguments};
+use crate::inspect::{self, DumpArguments, RecordArguments, TopArguments, WaitsArguments};
 use crate::logs::ErrorLog;
 
 pub use arguments::FpmArguments;
@@ -55,6 +55,7 @@ Examples:
   glasspool dump all                                 what every PHP process of this machine is doing
   glasspool top www                                  the workers of a pool, live
   glasspool record www --seconds 10 -o www.svg       where their time goes, as a flame graph
+  glasspool waits www                                which lines wait, for whom, and how long
 Without a command it takes php-fpm's flags and behaves as php-fpm: glasspool -t, glasspool -D -y FILE.
 Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 configuration or machine.";
 
@@ -82,6 +83,8 @@ enum Command {
     Record(RecordArguments),
     /// Watch PHP processes at work
     Top(TopArguments),
+    /// Tell which lines of PHP wait, for what, and how long
+    Waits(WaitsArguments),
     /// Print a completion script
     Completion(CompletionArguments),
     /// The observer's process; started by the supervisor
@@ -176,6 +179,7 @@ pub fn run(call: Call, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure
             inspect::run_record(&record, console)
         })),
         Some(Command::Top(top)) => Ok(look::with_console(|console| inspect::run_top(&top, console))),
+        Some(Command::Waits(waits)) => Ok(look::with_console(|console| inspect::run_waits(&waits, console))),
         Some(Command::Completion(completion)) => Ok(completion::print(&completion, say)),
         Some(Command::Observer) => Ok(roles::observer()),
         Some(Command::Front(front)) => roles::front(front),

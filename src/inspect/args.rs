@@ -1,4 +1,4 @@
-//! The arguments of the three commands.
+//! The arguments of the commands.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -40,6 +40,15 @@ Examples:
 Where standard output is no terminal, the table is printed again and again.
 Keys: arrows or j k select, enter dump, s sort, r reverse, / filter, space pause, ? help, q quit.
 Exit status: 0, 1 nothing could be read, 64 wrong arguments.";
+
+const WAITS_EXAMPLES: &str = "\
+Examples:
+  glasspool waits www             where a pool's time goes that no CPU gets, for ten seconds
+  glasspool waits 4182 --seconds 60
+The kernel tells each wait of a millisecond and longer: the line of PHP, what for, and with
+whom; no process is stopped. Needs root, or CAP_BPF and CAP_PERFMON; and CAP_SYS_PTRACE to find
+PHP in the processes of others. Ctrl-C ends it early and shows what there is.
+Exit status: 0 all were watched, 1 some could not be (standard error says why), 64 wrong arguments.";
 
 /// Which processes, and how to show their stacks.
 #[derive(Debug, Clone, Args)]
@@ -140,6 +149,18 @@ pub struct TopArguments {
     pub once: bool,
 }
 
+/// Whose waits to add up, and for how long.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = WAITS_EXAMPLES)]
+pub struct WaitsArguments {
+    /// What to look at
+    #[arg(value_name = "PID|POOL|all", required = true, help = TARGETS_HELP)]
+    pub targets: Vec<Selector>,
+    /// How long
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+}
+
 /// A whole number with `ms` or `s`, from 50 ms to an hour.
 fn interval(text: &str) -> Result<Duration, String> {
     let (digits, scale) = match text.strip_suffix("ms") {
@@ -171,6 +192,7 @@ mod tests {
         Dump(DumpArguments),
         Record(RecordArguments),
         Top(TopArguments),
+        Waits(WaitsArguments),
     }
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
@@ -204,7 +226,7 @@ mod tests {
 
     #[test]
     fn examples_in_the_help_are_accepted() {
-        let texts = [DUMP_EXAMPLES, RECORD_EXAMPLES, TOP_EXAMPLES];
+        let texts = [DUMP_EXAMPLES, RECORD_EXAMPLES, TOP_EXAMPLES, WAITS_EXAMPLES];
         let examples = texts
             .iter()
             .flat_map(|text| text.lines())
@@ -216,7 +238,7 @@ mod tests {
             parse(command).unwrap_or_else(|e| panic!("{command}: {e}"));
             seen += 1;
         }
-        assert_eq!(seen, 11);
+        assert_eq!(seen, 13);
     }
 
     #[test]
@@ -230,6 +252,8 @@ mod tests {
             "record www --rate 5000",
             "record www --format svg",
             "top --interval 10ms",
+            "waits",
+            "waits www --seconds 0",
             "top --interval 500",
             "top --interval -1s",
         ] {

@@ -1,4 +1,4 @@
-//! Looking at running PHP from the command line: `dump`, `record` and `top`, for
+//! Looking at running PHP from the command line: `dump`, `record`, `top` and `waits`, for
 //! Glasspool's own pools, a stock php-fpm's, and any other PHP process of this machine.
 //!
 //! - [`args`]: what can be asked for;
@@ -7,7 +7,8 @@
 //! - `look`: one look at one of them, in the words that all commands use;
 //! - `dump`: stacks as text or JSON, alike ones as one;
 //! - `record`: a wall-clock profile over some seconds;
-//! - `top`: a live table.
+//! - `top`: a live table;
+//! - `waits`: which lines of PHP wait, as the kernel tells it.
 //!
 //! The commands need no running supervisor: a pool is found by the titles of its
 //! processes. They only look: nothing here stops a process, writes to one, or sends it a
@@ -27,12 +28,14 @@ mod targets;
 #[cfg(test)]
 mod testing;
 mod top;
+mod waits;
 
-pub use args::{DumpArguments, RecordArguments, TopArguments};
+pub use args::{DumpArguments, RecordArguments, TopArguments, WaitsArguments};
 pub use console::Console;
 pub use dump::run_dump;
 pub use record::run_record;
 pub use top::run_top;
+pub use waits::run_waits;
 
 /// Exit status: everything that was asked for was done.
 const DONE: u8 = 0;

@@ -7,6 +7,7 @@ mod record;
 #[cfg(test)]
 mod refusals;
 mod top;
+mod waits;
 
 use std::process::ExitCode;
 

@@ -15,6 +15,7 @@ const PACKAGES: &[&str] = &[
     "glasspool-abi",
     "glasspool-fastcgi",
     "glasspool-probes",
+    "glasspool-waits",
     "glasspool-otel",
     "glasspool-benches",
     "xtask",

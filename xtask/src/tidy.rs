@@ -8,13 +8,19 @@ use anyhow::{Context, Result, bail};
 use crate::migrating;
 
 /// Files that may say `unsafe`: the boundary modules.
-const BOUNDARIES: &[&str] = &["abi/src/mapping.rs", "sapi/src/ffi.rs", "sapi/src/ffi/leaves.rs"];
+const BOUNDARIES: &[&str] = &[
+    "abi/src/mapping.rs",
+    "waits/src/kernel.rs",
+    "sapi/src/ffi.rs",
+    "sapi/src/ffi/leaves.rs",
+];
 
 /// Which of our crates a crate may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("fastcgi", &[]),
     ("probes", &["glasspool-abi", "glasspool-fastcgi"]),
+    ("waits", &["glasspool-abi"]),
     ("otel", &["glasspool-abi", "glasspool-fastcgi"]),
     ("sapi", &["glasspool-abi", "glasspool-fastcgi"]),
 ];
@@ -27,6 +33,7 @@ pub(crate) fn check() -> Result<()> {
         "abi/src",
         "fastcgi/src",
         "probes/src",
+        "waits/src",
         "otel/src",
         "sapi/src",
         "benches/src",
