@@ -118,6 +118,13 @@ pub fn started(pid: Pid) -> Option<Duration> {
     parse_started(&read(pid, "stat").ok()?)
 }
 
+/// Whether there is such a process and it has memory. One that ends has none from then
+/// on; one that executes another program is never without.
+#[must_use]
+pub fn has_memory(pid: Pid) -> bool {
+    read(pid, "stat").is_ok_and(|stat| parse_memory_bytes(&stat).is_some_and(|bytes| bytes > 0))
+}
+
 /// How long a sleeping process has slept so far, or `None` if that cannot be told.
 /// Meaningless for one that runs. Needs no privilege; exact to some microseconds, or some
 /// milliseconds where a hypervisor takes time away.
@@ -224,6 +231,12 @@ fn parse_started(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks.checked_mul(1000)? / per_second))
 }
 
+/// Field 23; the 21st after the command name.
+fn parse_memory_bytes(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(20)?.parse().ok()
+}
+
 fn parse_switches(status: &str) -> Option<Switches> {
     let value = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -284,6 +297,21 @@ mod tests {
         assert_eq!(parse_started("7 (a) S 1"), None);
         let own = Pid(std::process::id().try_into().unwrap());
         assert!(started(own).unwrap() <= since_boot());
+    }
+
+    #[test]
+    fn what_has_ended_has_no_memory_even_before_it_is_waited_for() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid(child.id().try_into().unwrap());
+        assert!(has_memory(pid));
+        let id = rustix::process::Pid::from_raw(pid.0).unwrap();
+        let pidfd = rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty()).unwrap();
+        child.kill().unwrap();
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
+        assert_eq!((state(pid), has_memory(pid)), (Some(RunState::Dead), false));
+        child.wait().unwrap();
+        assert!(!has_memory(pid));
+        assert_eq!(parse_memory_bytes("7 (a) b"), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 /* fork(2) such that the child is not ours but our supervisor's. */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,19 +11,27 @@
  * the worker is then re-parented to the nearest subreaper, the supervisor. Twice as
  * fast as a double fork, because the intermediate copies no page tables.
  *
- * Returns 0 in the worker, its pid in the engine, or -1 with errno. When it returns
- * in the engine the intermediate has been reaped, so the worker already is the
- * supervisor's child. */
+ * SIGQUIT, by which the supervisor ends a worker, is ignored here and may come as soon
+ * as the worker exists. So it is blocked across the fork, which keeps it until the
+ * worker has its handler: a blocked signal is not dropped because it is ignored
+ * (sig_ignored() in the kernel's kernel/signal.c), and what is pending here is not
+ * inherited (fork(2)). The worker unblocks it, before it starts anything that would
+ * inherit the mask. SIGTERM needs no such care, it ends a worker at any time.
+ *
+ * Returns 0 in the worker, with SIGQUIT blocked, its pid in the engine, or -1 with
+ * errno. When it returns in the engine the intermediate has been reaped, so the worker
+ * already is the supervisor's child. */
 int gp_fork(void)
 {
 	volatile pid_t worker = -1;
 	volatile int error = 0;
+	sigset_t quit, before;
 	int status;
 
+	sigemptyset(&quit);
+	sigaddset(&quit, SIGQUIT);
+	sigprocmask(SIG_BLOCK, &quit, &before);
 	pid_t intermediate = vfork();
-	if (intermediate < 0) {
-		return -1;
-	}
 	if (intermediate == 0) {
 		pid_t pid = fork();
 		if (pid == 0) {
@@ -32,8 +42,13 @@ int gp_fork(void)
 		error = errno;
 		_exit(0);
 	}
-	while (waitpid(intermediate, &status, 0) < 0 && errno == EINTR) {
+	if (intermediate < 0) {
+		error = errno;
+	} else {
+		while (waitpid(intermediate, &status, 0) < 0 && errno == EINTR) {
+		}
 	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	errno = error;
 	return worker;
 }

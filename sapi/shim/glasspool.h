@@ -107,7 +107,8 @@ void gp_php_stop(void);
 void gp_php_after_fork(void);
 /* In a worker, before its first request. */
 bool gp_php_set_ini(const char *name, size_t name_length, const char *value, size_t value_length, bool admin);
-/* Forks a worker; 0 in the worker, its pid in the engine, -1 with errno. */
+/* Forks a worker; 0 in the worker, where SIGQUIT is blocked, its pid in the engine, -1
+ * with errno. */
 int gp_fork(void);
 /* In a worker, once it is complete: before it dies of SIGSEGV, SIGBUS, SIGABRT, SIGILL
  * or SIGFPE it stores its two VM registers in words[1] and words[2] and the signal in

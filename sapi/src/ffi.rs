@@ -218,7 +218,7 @@ pub(crate) fn describe(about: About, to: OwnedFd) -> bool {
 
 /// See `gp_fork` in `shim/fork.c`.
 pub(crate) enum Forked {
-    /// This is the worker.
+    /// This is the worker, with SIGQUIT blocked.
     Worker,
     /// This is the engine; the worker has this pid.
     Engine(i32),

@@ -1,10 +1,11 @@
 //! The processes that a command looks at: opened, looked at, and found anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use glasspool_abi::Pid;
-use glasspool_probes::OpenError;
 use glasspool_probes::native::Modules;
+use glasspool_probes::{OpenError, process};
 
 use super::look::Seen;
 use super::member::Member;
@@ -39,13 +40,44 @@ pub(super) struct Crew {
 /// Why there is nothing to see of a process.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// It has ended since it was found. Ordinary.
+    /// It is not what it was when it was found. Ordinary.
     Gone {
         /// The process.
         pid: Pid,
+        /// What became of it.
+        fate: Fate,
     },
     /// Anything else, in one line.
     Failed(String),
+}
+
+/// What became of a process that cannot be looked into any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It has ended.
+    Ended,
+    /// It lives, and runs what it gave execve(2) since.
+    Replaced,
+}
+
+impl Fate {
+    /// Of a process that is known to be gone or replaced.
+    pub(super) fn of(pid: Pid) -> Fate {
+        if process::has_memory(pid) {
+            Fate::Replaced
+        } else {
+            Fate::Ended
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fate::Ended => "has just ended",
+            Fate::Replaced => "has just executed another program",
+        })
+    }
 }
 
 impl Crew {
@@ -107,7 +139,12 @@ impl Crew {
                 Err(OpenError::Gone { .. } | OpenError::NotPhp { .. }) if !asked_for => {}
                 Err(error) => {
                     self.refused.insert(pid);
-                    problems.push(chain(&error));
+                    let fate = Fate::of(pid);
+                    problems.push(match error {
+                        // That took the first program's files away while they were read.
+                        OpenError::Gone { .. } if fate == Fate::Replaced => cannot_look(pid, fate),
+                        error => chain(&error),
+                    });
                 }
             }
         }
@@ -137,9 +174,17 @@ impl Crew {
     pub(super) fn look(&mut self, pid: Pid, want: Want) -> Result<Seen, Trouble> {
         match self.members.get_mut(&pid) {
             Some(member) => member.look(want, &mut self.modules),
-            None => Err(Trouble::Gone { pid }),
+            None => Err(Trouble::Gone {
+                pid,
+                fate: Fate::of(pid),
+            }),
         }
     }
+}
+
+/// Why there is nothing to show of a process.
+pub(super) fn cannot_look(pid: Pid, fate: Fate) -> String {
+    format!("cannot look into process {pid}: it {fate}")
 }
 
 /// An error and its causes in one line.

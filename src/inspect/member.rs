@@ -6,7 +6,7 @@ use glasspool_probes::native::{Modules, Natives, Unwinder, weave};
 use glasspool_probes::process::{self, RunCounters};
 use glasspool_probes::{Access, Arguments, OpenError, Options, Process, Sample, SampleError, Stop};
 
-use super::crew::{Trouble, Want, chain};
+use super::crew::{Fate, Trouble, Want, chain};
 use super::look::{self, Request, Seen, State, Waiting};
 use super::targets::Found;
 
@@ -126,9 +126,18 @@ impl Member {
             self.process.sample(&options)
         };
         sample.map_err(|error| match error {
-            SampleError::Gone { pid } => Trouble::Gone { pid },
+            SampleError::Gone { pid } => Trouble::Gone {
+                pid,
+                fate: self.fate(),
+            },
             error => Trouble::Failed(chain(&error)),
         })
+    }
+
+    fn fate(&self) -> Fate {
+        let fate = Fate::of(self.found.pid);
+        // In this order: until it has ended, its number is its own.
+        if self.is_alive() { fate } else { Fate::Ended }
     }
 
     fn add_request(&self, seen: &mut Seen) {

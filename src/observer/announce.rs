@@ -17,12 +17,17 @@ use crate::logs::ErrorLog;
 
 /// One complaint about a slow log per minute.
 const COMPLAINT_NS: u64 = 60_000_000_000;
+/// Lines about kills per second. A stop at once may kill a thousand workers, and a client
+/// can have as many requests killed by `request_terminate_timeout`.
+const MOST_KILLS: u32 = 20;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Writes to the logs. May block for as long as nobody reads a log that is a pipe.
 #[derive(Debug)]
 pub(super) struct Announcer {
     log: ErrorLog,
     complaints: Throttle,
+    kills: Throttle,
 }
 
 /// What is to be told.
@@ -38,6 +43,7 @@ impl Announcer {
         Announcer {
             log,
             complaints: Throttle::new(1, COMPLAINT_NS),
+            kills: Throttle::new(MOST_KILLS, SECOND_NS),
         }
     }
 
@@ -70,19 +76,40 @@ impl Announcer {
         })
     }
 
-    /// Tells it.
-    pub(super) fn announce(&mut self, announcement: &Announcement, rules: &Rules) {
+    /// Tells it. Lines about kills beyond so many per second are only counted.
+    pub(super) fn announce(&mut self, announcement: &Announcement, rules: &Rules, now: u64) {
         let Announcement {
             line,
             is_notice,
             entry,
         } = announcement;
-        if *is_notice {
-            self.log.notice(line);
-        } else {
+        if !*is_notice {
             self.log.warning(line);
+        } else if let Some(more) = self.kills.pass(now) {
+            self.tell_more(more);
+            self.log.notice(line);
         }
         self.append(rules, entry);
+    }
+
+    /// When [`Announcer::catch_up`] has something to tell, monotonic.
+    pub(super) fn due(&self) -> Option<u64> {
+        self.kills.due()
+    }
+
+    /// Tells how many lines about kills were held back.
+    pub(super) fn catch_up(&mut self) {
+        let more = self.kills.rest();
+        self.tell_more(more);
+    }
+
+    fn tell_more(&self, more: u64) {
+        if more > 0 {
+            self.log.notice(format_args!(
+                "{more} more children were about to be killed in a request; at most {MOST_KILLS} per second are told of \
+                 here, all of them in slow logs and on spans"
+            ));
+        }
     }
 
     /// One write(2) for the whole entry, so that entries of several observers and php-fpm
@@ -147,10 +174,14 @@ fn place(event: &SlowEvent) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use glasspool_otel::slow::Waiting;
+    use glasspool_probes::sample::Stop;
 
     use super::super::testing::{begin, event};
     use super::*;
+    use crate::config::LogLevel;
 
     fn query(cause: Cause) -> SlowEvent {
         SlowEvent {
@@ -189,6 +220,52 @@ mod tests {
         let slow = sentence(&begin(3), &query(Cause::Slow));
         let expected = format!(", {REQUEST} executing too slow (1.000000 sec), logging");
         assert_eq!(slow, expected);
+    }
+
+    #[test]
+    fn a_thousand_kills_at_once_are_few_lines_and_a_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, slow] = ["error.log", "slow.log"].map(|name| folder.path().join(name));
+        let log = ErrorLog::file(&path, LogLevel::Notice).unwrap();
+        let mut announcer = Announcer::new(log);
+        let rules = Rules {
+            pool: "www".to_owned(),
+            after: None,
+            depth: 20,
+            looks: 1,
+            stop: Stop::Never,
+            log: Some(File::create(&slow).unwrap().into()),
+        };
+        let told = |is_notice| Announcement {
+            line: if is_notice { "a kill" } else { "a crash" }.to_owned(),
+            is_notice,
+            entry: "entry\n".to_owned(),
+        };
+        let lines = |text: &str| {
+            let log = std::fs::read_to_string(&path).unwrap();
+            log.lines().filter(|line| line.contains(text)).count()
+        };
+        for i in 0..1000 {
+            announcer.announce(&told(true), &rules, 5 + i);
+        }
+        announcer.announce(&told(false), &rules, 2000);
+        assert_eq!(
+            (lines("NOTICE: a kill"), lines("more"), lines("a crash")),
+            (20, 0, 1)
+        );
+        assert_eq!(announcer.due(), Some(5 + SECOND_NS));
+        announcer.catch_up();
+        announcer.catch_up();
+        assert_eq!((lines("NOTICE: 980 more children"), lines("more")), (1, 1));
+        // The next second has room again, and says first what the last one had not.
+        for i in 0..22 {
+            announcer.announce(&told(true), &rules, 5 + SECOND_NS + i);
+        }
+        announcer.announce(&told(true), &rules, 5 + 2 * SECOND_NS);
+        assert_eq!((lines("NOTICE: a kill"), lines("NOTICE: 2 more")), (41, 1));
+        assert_eq!(announcer.due(), None);
+        let entries = std::fs::read_to_string(&slow).unwrap();
+        assert_eq!(entries.lines().count(), 1024, "the slow log has them all");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use glasspool_abi::control::Doom;
@@ -171,7 +171,7 @@ impl Process {
 fn run(tasks: &Receiver<Task>, answers: &mpsc::Sender<Answer>, log: &ErrorLog, ladder: Ladder) {
     let mut eyes = Eyes::new(ladder);
     let mut announcer = Announcer::new(log.clone());
-    while let Ok(task) = tasks.recv() {
+    while let Some(task) = next(tasks, &mut announcer) {
         let order = match task {
             Task::Look(order) => order,
             Task::Meet(newcomer) => {
@@ -195,15 +195,34 @@ fn run(tasks: &Receiver<Task>, answers: &mpsc::Sender<Answer>, log: &ErrorLog, l
             seen,
         };
         if answers.blocking_send(answer).is_err() {
-            return;
+            break;
         }
         // Last, as it may block for as long as nobody reads a pipe.
         if let Some(announcement) = announcement {
-            announcer.announce(&announcement, &order.rules);
+            announcer.announce(&announcement, &order.rules, monotonic_ns());
         }
         let Order { process, rules, .. } = *order;
         eyes.keep_ladder(worker, &process, &rules.pool, log);
     }
+    announcer.catch_up();
+}
+
+/// The next task, once there is one; `None` when there will be none. Meanwhile what the
+/// logs are still to be told is told.
+fn next(tasks: &Receiver<Task>, announcer: &mut Announcer) -> Option<Task> {
+    while let Some(due) = announcer.due() {
+        let wait = Duration::from_nanos(due.saturating_sub(monotonic_ns()));
+        if wait.is_zero() {
+            announcer.catch_up();
+            break;
+        }
+        match tasks.recv_timeout(wait) {
+            Ok(task) => return Some(task),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+    tasks.recv().ok()
 }
 
 /// One look, and the frames that it saw; `None` if the request is over.

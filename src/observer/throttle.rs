@@ -35,6 +35,16 @@ impl Throttle {
         self.used += 1;
         Some(std::mem::take(&mut self.held_back))
     }
+
+    /// When it is time to tell how many are held back, if any are, though none comes.
+    pub(super) fn due(&self) -> Option<u64> {
+        (self.held_back > 0).then(|| self.since.saturating_add(self.period_ns))
+    }
+
+    /// How many are held back, which are told now.
+    pub(super) fn rest(&mut self) -> u64 {
+        std::mem::take(&mut self.held_back)
+    }
 }
 
 /// Adds up something and tells the sum, at most once per period.
@@ -86,6 +96,16 @@ mod tests {
         assert!(passed[3..].iter().all(Option::is_none));
         assert_eq!(throttle.pass(100), Some(8));
         assert_eq!(throttle.pass(101), Some(0));
+    }
+
+    #[test]
+    fn what_is_held_back_is_told_though_nothing_more_comes() {
+        let mut throttle = Throttle::new(1, 100);
+        assert_eq!((throttle.pass(7), throttle.due()), (Some(0), None));
+        assert_eq!((throttle.pass(8), throttle.pass(9)), (None, None));
+        assert_eq!((throttle.due(), throttle.rest()), (Some(107), 2));
+        assert_eq!((throttle.due(), throttle.rest()), (None, 0));
+        assert_eq!(throttle.pass(107), Some(0));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) struct Telemetry {
     pub(super) sampler: Option<Sampler>,
     /// What the observer is started with.
     pub(super) observer: ObserverStart,
-    /// What is wrong with the variables.
+    /// What is wrong with it.
     pub(super) warnings: Vec<String>,
 }
 
@@ -73,7 +73,11 @@ impl Telemetry {
         let overlay = &settings.overlay;
         let otel_env = telemetry::from_env(std::env::vars_os());
         let otel_file = telemetry::unless_asked(&otel_env, telemetry::from_overlay(overlay));
-        let (sampler, warnings) = telemetry::sampler(&otel_env, &otel_file);
+        let (sampler, mut warnings) = telemetry::sampler(&otel_env, &otel_file);
+        // The observer writes to the standard output that it inherits from us.
+        if telemetry::is_null_device(rustix::stdio::stdout()) {
+            warnings.extend(telemetry::unseen(&otel_env, &otel_file));
+        }
         let observer = ObserverStart {
             cursors: 0,
             identity: identity::of_observer(overlay.observer.user.as_deref())?,

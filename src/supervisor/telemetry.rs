@@ -2,10 +2,12 @@
 //! environment, and `glasspool.toml` in the same words.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 
 use glasspool_abi::trace::Sampler;
 use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::fs::FileType;
 
 use crate::config::{self, Exporter, Overlay, Protocol};
 
@@ -120,6 +122,40 @@ pub(super) fn sampler(env: &Variables, file: &Variables) -> (Option<Sampler>, Ve
     )
 }
 
+/// What is to be written to standard output although that leads nowhere, as it does under
+/// php-fpm's flags: there it has been let go of, as php-fpm does.
+pub(super) fn unseen(env: &Variables, file: &Variables) -> Option<String> {
+    let all: HashMap<String, String> = file.iter().chain(env).cloned().collect();
+    let (options, _) = Options::from_env(&all, FileDefaults::default());
+    let signals = [
+        ("traces", &options.traces),
+        ("logs", &options.logs),
+        ("metrics", &options.metrics),
+    ];
+    let unseen: Vec<_> = signals
+        .into_iter()
+        .filter(|(_, signal)| signal.exporter == ExporterKind::Console)
+        .map(|(name, _)| name)
+        .collect();
+    (!unseen.is_empty()).then(|| {
+        format!(
+            "nothing will be seen of {}: the exporter `console` writes to standard output, which is /dev/null (under \
+             php-fpm's flags it always is); start with `glasspool run`, which keeps standard output, or choose the \
+             exporter `otlp`",
+            unseen.join(", ")
+        )
+    })
+}
+
+/// Whether this is the null device: character device 1:3, whatever its name
+/// (Documentation/admin-guide/devices.txt of the kernel).
+pub(super) fn is_null_device(file: impl AsFd) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == rustix::fs::makedev(1, 3)
+    })
+}
+
 fn sampler_name(sampler: config::Sampler) -> &'static str {
     match sampler {
         config::Sampler::AlwaysOn => "always_on",
@@ -135,6 +171,31 @@ fn sampler_name(sampler: config::Sampler) -> &'static str {
 mod tests {
     use super::*;
     use crate::config::Secret;
+
+    #[test]
+    fn what_nobody_will_see_is_named() {
+        let set = |pairs: &[(&str, &str)]| -> Variables {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect()
+        };
+        let mut overlay = Overlay::default();
+        overlay.otel.traces = Some(Exporter::Console);
+        let file = from_overlay(&overlay);
+        let metrics = set(&[("OTEL_METRICS_EXPORTER", "console")]);
+        let text = unseen(&metrics, &file).expect("neither is seen");
+        assert!(
+            text.starts_with("nothing will be seen of traces, metrics: "),
+            "{text}"
+        );
+        let otlp = set(&[("OTEL_TRACES_EXPORTER", "otlp")]);
+        assert_eq!(unseen(&otlp, &file), None);
+        assert_eq!(unseen(&vec![], &unless_asked(&vec![], vec![])), None);
+        let null = std::fs::File::open("/dev/null").expect("opens");
+        let zero = std::fs::File::open("/dev/zero").expect("opens");
+        assert!(is_null_device(&null) && !is_null_device(&zero));
+    }
 
     #[test]
     fn the_file_speaks_in_variables_and_the_environment_wins() {

@@ -108,6 +108,31 @@ fn a_daemon_that_cannot_start_makes_its_launcher_fail() {
     assert_eq!(site.run(&["-F"]).status.code(), Some(78));
 }
 
+/// php-fpm lets go of its standard output, so what is written there goes nowhere.
+#[test]
+fn what_the_console_exporter_would_write_to_nowhere_is_told() {
+    let site = Site::new();
+    let toml = "[php]\nbinary = \"/bin/true\"\n[otel]\ntraces = \"console\"\n";
+    fs::write(site.path("glasspool.toml"), toml).expect("writes");
+    let warning = "WARNING: nothing will be seen of traces: the exporter `console` writes to standard output";
+    let says_so = |said: &str| said.lines().filter(|line| line.contains(warning)).count();
+    for arguments in [&["-F", "-O"][..], &["-F"], &["-D"]] {
+        let said = text(&site.run(arguments).stderr);
+        assert_eq!(says_so(&said), 1, "{arguments:?}: {said}");
+    }
+    // With `-O` standard error has it alone.
+    assert_eq!(says_so(&site.log()), 2, "{}", site.log());
+    // `run` keeps it.
+    let run = |output: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_glasspool"));
+        command.args(["run", "-R", "-O", "-y"]).arg(site.path("fpm.conf"));
+        let ran = command.stdout(output).stderr(Stdio::piped()).output();
+        text(&ran.expect("starts").stderr)
+    };
+    assert_eq!(says_so(&run(Stdio::piped())), 0);
+    assert_eq!(says_so(&run(Stdio::null())), 1);
+}
+
 #[test]
 fn php_says_what_it_is() {
     let site = Site::new();

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::fastcgi::{ask, script};
-use crate::harness::{PATIENCE, Supervised, exists, start_glasspool};
+use crate::harness::{PATIENCE, Supervised, exists, skipped, start_glasspool};
 
 const SERVING: &str = "ready to handle connections";
 
@@ -272,6 +272,37 @@ fn workers_that_are_just_starting_do_not_outlive_a_killed_supervisor() {
             !children.iter().any(|pid| exists(*pid))
         });
     }
+}
+
+/// What is promised is 40 MB for both, what they share with their file on the disk and with
+/// other programs included. This is what is theirs alone, also in a debug build.
+#[test]
+fn supervisor_and_observer_stay_small_when_stacks_are_read() {
+    const MOST_KB: u64 = 20_000;
+    let pages = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    if pages.contains("[always]") {
+        return skipped("memory of supervisor and observer: this kernel gives 2 MiB for every page");
+    }
+    let site = Site::new("", &[("www", "slowlog = /dev/null\nrequest_slowlog_timeout = 1")]);
+    let sleeper = site.write("slow.php", "<?php sleep(2); echo 'slept';");
+    let Some(mut supervised) = site.start() else {
+        return;
+    };
+    let answer = ask(&supervised.path("www.sock"), &script(&sleeper));
+    assert_eq!(answer.expect("answers"), "slept");
+    supervised.wait_for("executing too slow");
+    let observer = supervised.children(Some("observer"));
+    assert_eq!(observer.len(), 1);
+    let own = [supervised.pid(), observer[0]].map(anonymous_kb);
+    assert!(own.iter().sum::<u64>() < MOST_KB, "supervisor and observer: {own:?} kB");
+}
+
+/// Memory that is of no file (proc_pid_status(5)).
+fn anonymous_kb(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kb = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kb.expect("a line of Linux 4.5").parse().expect("a number")
 }
 
 impl Supervised {

@@ -9,6 +9,9 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use nix::sys::signal::{SigSet, Signal};
+
+use super::become_worker::failure;
 use crate::ffi;
 
 static QUIT: AtomicBool = AtomicBool::new(false);
@@ -26,7 +29,8 @@ extern "C" fn on_quit(_signal: i32) {
     }
 }
 
-/// Installs the worker's handlers; PHP takes them over at its first request.
+/// Installs the worker's handlers; PHP takes them over at its first request. A QUIT that
+/// has come since the fork is handled before this returns.
 pub(crate) fn install(listener: &impl AsFd) -> Result<(), String> {
     let dummy: OwnedFd = rustix::net::socket_with(
         rustix::net::AddressFamily::UNIX,
@@ -51,7 +55,10 @@ pub(crate) fn install(listener: &impl AsFd) -> Result<(), String> {
     }
     ffi::reset_signal(libc::SIGPIPE, true);
     ffi::on_signal(libc::SIGQUIT, on_quit);
-    Ok(())
+    // The fork has blocked it. Children that scripts start must not inherit that.
+    SigSet::from(Signal::SIGQUIT)
+        .thread_unblock()
+        .map_err(|e| failure("cannot unblock SIGQUIT", e))
 }
 
 /// Whether QUIT has come.

@@ -200,6 +200,11 @@ impl Engine {
 
     /// Forks a worker and waits until it serves or says why it cannot.
     pub(crate) fn try_spawn(&mut self) -> (Worker, Option<String>) {
+        self.try_spawn_then(|_| {})
+    }
+
+    /// The same; `then` is told its pid as soon as the supervisor would know it.
+    pub(crate) fn try_spawn_then(&mut self, then: impl Fn(rustix::process::Pid)) -> (Worker, Option<String>) {
         self.next += 1;
         let id = WorkerId(self.next);
         let bytes = SLOT_HEAD_BYTES + ring_bytes(4);
@@ -216,7 +221,10 @@ impl Engine {
         let (mut pid, mut memory, mut ready, mut failure) = (None, None, false, None);
         while pid.is_none() || !(ready || failure.is_some()) {
             match self.control.receive().expect("an answer") {
-                (FromEngine::Spawned { worker, pid: Pid(p) }, _) if worker == id => pid = Some(p),
+                (FromEngine::Spawned { worker, pid: Pid(p) }, _) if worker == id => {
+                    pid = Some(p);
+                    then(rustix::process::Pid::from_raw(p).expect("a pid"));
+                }
                 (FromEngine::WorkerReady { worker }, mut fds) if worker == id => {
                     ready = true;
                     memory = (!fds.is_empty()).then(|| fds.swap_remove(0));

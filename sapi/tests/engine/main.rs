@@ -8,4 +8,5 @@ mod requests;
 mod rights;
 mod settings;
 mod slot;
+mod starting;
 mod stock;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::args::{DumpArguments, ShowArgs};
 use super::console::Console;
-use super::crew::{Crew, Trouble, Want};
+use super::crew::{Crew, Trouble, Want, cannot_look};
 use super::look::Seen;
 use super::paint::Paint;
 
@@ -36,9 +36,7 @@ pub fn run_dump(arguments: &DumpArguments, console: &mut Console<'_>) -> ExitCod
     let mut all = Vec::with_capacity(crew.len());
     crew.round(|seen| match seen {
         Ok(seen) => all.push(seen),
-        Err(Trouble::Gone { pid }) => {
-            unread.push(format!("cannot look into process {pid}: it has just ended"))
-        }
+        Err(Trouble::Gone { pid, fate }) => unread.push(cannot_look(pid, fate)),
         Err(Trouble::Failed(message)) => unread.push(message),
     });
     for message in &unread {

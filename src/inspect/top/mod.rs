@@ -116,7 +116,7 @@ fn live(crew: &mut Crew, model: &mut Model, interval: Duration, colour: bool) ->
                     };
                     let text = match crew.look(pid, want) {
                         Ok(seen) => dump::describe(seen),
-                        Err(Trouble::Gone { pid }) => format!("process {pid} has ended"),
+                        Err(Trouble::Gone { pid, fate }) => format!("process {pid} {fate}"),
                         Err(Trouble::Failed(message)) => message,
                     };
                     model.show_dump(pid, text);
