@@ -9,6 +9,9 @@ use glasspool::cli;
 
 /// The observer makes and drops some sixty small strings for each span; this allocator
 /// does that in two thirds of the time of libc's.
+///
+/// Built without huge pages (`no_thp`): with them, whatever is touched first takes 2 MiB,
+/// which made up 10 of the supervisor's 14 MiB.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -294,7 +294,10 @@ fn supervisor_and_observer_stay_small_when_stacks_are_read() {
     let observer = supervised.children(Some("observer"));
     assert_eq!(observer.len(), 1);
     let own = [supervised.pid(), observer[0]].map(anonymous_kb);
-    assert!(own.iter().sum::<u64>() < MOST_KB, "supervisor and observer: {own:?} kB");
+    assert!(
+        own.iter().sum::<u64>() < MOST_KB,
+        "supervisor and observer: {own:?} kB"
+    );
 }
 
 /// Memory that is of no file (proc_pid_status(5)).

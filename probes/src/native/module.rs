@@ -24,6 +24,8 @@ use crate::rights::Obstacle;
 const MAX_SECTION: u64 = 64 * 1024 * 1024;
 /// Files that are remembered. Beyond it, all are forgotten and read again as needed.
 const MAX_MODULES: usize = 1024;
+/// Bytes of them that are remembered, likewise. A PHP and libc have 1 MiB.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// The part of a mapped file that has its headers and its build-id.
 const HEAD: usize = 4096;
 /// The kernel's own code has two pages.
@@ -34,10 +36,12 @@ const MAX_VDSO: u64 = 64 * 1024;
 pub struct BuildId(Box<[u8]>);
 
 /// Object files by file and build-id, for all targets of one reader. A file is read when an
-/// address in it is first seen: 1-10 ms, and about 2 MiB for PHP itself.
+/// address in it is first seen: 1-10 ms, and about 0.6 MiB for PHP itself.
 #[derive(Debug, Default)]
 pub struct Modules {
     known: HashMap<Key, Result<Arc<Module>, FileError>>,
+    /// Of all that are known.
+    bytes: usize,
     /// `None`: source lines are not wanted.
     lines: Option<Arc<Budget>>,
 }
@@ -105,6 +109,13 @@ impl Modules {
         self.known.is_empty()
     }
 
+    /// What they take, in bytes, without the debug information of [`Modules::with_lines`].
+    /// An unwinder that has seen a file keeps it, too; both share one copy.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The object file of a mapping.
     pub(super) fn load<M: TargetMemory>(
         &mut self,
@@ -127,12 +138,15 @@ impl Modules {
             read_file(pid, mapping, build_id.as_ref(), self.lines.as_ref())
         };
         let module = module.map(Arc::new);
-        if self.known.len() == MAX_MODULES {
+        let bytes = module.as_ref().map_or(0, |module| module.bytes());
+        if self.known.len() == MAX_MODULES || self.bytes + bytes > MAX_BYTES {
             self.known.clear();
+            self.bytes = 0;
         }
         // A right that is missing may be granted later.
         if !matches!(module, Err(FileError::Open(_))) {
             self.known.insert(key, module.clone());
+            self.bytes += bytes;
         }
         module
     }
@@ -258,8 +272,8 @@ impl Module {
             symbols: Symbols::default(),
             lines: None,
         };
-        module.symbols.add(elf.dynamic_symbols());
-        module.symbols.add(elf.symbols());
+        module.symbols.add(&elf, elf.elf_dynamic_symbol_table());
+        module.symbols.add(&elf, elf.elf_symbol_table());
         Ok(module)
     }
 
@@ -268,11 +282,17 @@ impl Module {
         let file = file?;
         let cache = ReadCache::new(&file);
         let elf = ElfFile64::<Endianness, _>::parse(&cache).ok()?;
-        self.symbols.add(elf.symbols());
+        self.symbols.add(&elf, elf.elf_symbol_table());
         let has_lines = debug_file::has_lines(&elf);
         drop(elf);
         drop(cache);
         has_lines.then_some(file)
+    }
+
+    /// What it takes, in bytes, without debug information.
+    fn bytes(&self) -> usize {
+        let section = |section: &Option<Section>| section.as_ref().map_or(0, |section| section.bytes.len());
+        section(&self.eh_frame) + section(&self.eh_frame_hdr) + self.symbols.bytes()
     }
 
     /// What to add to an address of the file to get the target's, from one of its
@@ -289,7 +309,7 @@ impl Module {
 
     /// The symbol that an address of the file is inside of.
     pub(super) fn symbol(&self, address: u64) -> Option<String> {
-        self.symbols.at(address).map(demangled)
+        self.symbols.at(address).map(|name| demangled(&name))
     }
 
     /// Where the code at an address of the file was written, if that is wanted and known.

@@ -169,8 +169,8 @@ impl Php {
         self.finish()
     }
 
-    pub(crate) fn modules(&self) -> usize {
-        self.modules.len()
+    pub(crate) fn modules(&self) -> &Modules {
+        &self.modules
     }
 }
 
