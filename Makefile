@@ -4,7 +4,7 @@ PHP_CONFIG ?= php-config8.2
 export PHP_CONFIG
 XTASK = cargo run --quiet --package xtask --
 
-.PHONY: deps build demo test bench conformance soak service apps fuzz fmt lint install
+.PHONY: deps build demo test bench conformance soak service apps e2e-jaeger fuzz fmt lint install
 
 deps: ## install what is missing from Debian's packages, and say what was done
 	@sh xtask/deps.sh
@@ -32,6 +32,9 @@ service: build ## start, reload, stop and status by a service manager, with Debi
 
 apps: build ## WordPress and MediaWiki behind nginx: make apps APPS=DIR
 	@$(XTASK) apps --apps $(APPS)
+
+e2e-jaeger: build ## a real Jaeger, built by Go, shows the spans of a slow query (JAEGER='--wordpress FILE')
+	@$(XTASK) e2e-jaeger $(JAEGER)
 
 fuzz: deps ## each fuzz target for 60 s (SECONDS=n for another time)
 	@$(XTASK) fuzz

@@ -7,5 +7,7 @@ pub mod front;
 pub mod inspect;
 pub mod logs;
 pub mod observer;
+mod raise;
 mod readiness;
 pub mod supervisor;
+mod tail;

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 packages="php8.2-fpm php8.2-cli php8.2-cgi php8.2-opcache php8.2-dev nginx-light wrk strace clang libbpf-dev
 libclang-rt-14-dev gcc g++ make pkg-config python3 python3-venv procps
-acl lsof dpkg-dev libxml2-dev mariadb-server-core php8.2-mysql"
+acl lsof dpkg-dev libxml2-dev mariadb-server-core php8.2-mysql prometheus"
 
 missing=
 for package in $packages; do

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE_BYTES};
 use crate::trace::Sampler;
+use crate::trace::policy::Policy;
+use crate::trace::sampling::Route;
 use crate::zend::PhpBuild;
 use crate::{EngineId, Pid, PoolId, WorkerId};
 
@@ -23,6 +25,9 @@ pub enum ToEngine {
     /// observer's doorbell (an eventfd); where its workers send [`FromWorker`]; its
     /// access log, if it has one. Takes the place of a pool with the same number.
     AddPool(Box<PoolSpec>),
+    /// Where workers forked from now on read the rules that are raised for a time
+    /// ([`crate::trace::raised`]). Descriptor: the page.
+    Raised,
     /// The pool's access log was opened anew: workers forked from now on write there.
     /// Descriptor: the log.
     AccessLog {
@@ -99,6 +104,8 @@ pub struct PoolSpec {
     pub sampler: Sampler,
     /// Whether spans are made: only then PHP is told that our span is its parent.
     pub tracing: bool,
+    /// Whose traces are gone on with, and what else is sampled.
+    pub trace: Policy,
     /// Where the pool answers for itself.
     pub pages: Pages,
     /// `listen.allowed_clients` as written; `None` lets everybody in.
@@ -110,6 +117,9 @@ pub struct PoolSpec {
     /// Whether standard output and error are read by the supervisor: only then the end
     /// of each request is marked on standard error.
     pub catch_output: bool,
+    /// Whether somebody wants to know what PHP logs. What comes by standard error is not
+    /// told again.
+    pub tell_lines: bool,
     /// Longest log line in bytes (`log_limit`).
     pub log_limit: u32,
     /// Least severity of a line that workers write to standard error (`log_level`).
@@ -149,6 +159,8 @@ pub struct Pages {
 pub struct AccessLog {
     /// The format, already checked.
     pub format: String,
+    /// Each line is a JSON object, whatever the format says.
+    pub json: bool,
     /// URIs whose harmless requests are left out.
     pub suppress: Vec<String>,
 }
@@ -321,7 +333,8 @@ pub struct ProcessStatus {
 /// What the supervisor tells the observer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToObserver {
-    /// The first message. Descriptors: the cursor table; the doorbell.
+    /// The first message. Descriptors: the cursor table; the doorbell; the listening socket
+    /// of [`ObserverStart::scraped`], if there is one.
     Start(Box<ObserverStart>),
     /// A pool. Descriptor: its slow log, if it has one.
     Pool(PoolView),
@@ -369,11 +382,107 @@ pub enum ToObserver {
         /// Whose.
         pool: PoolId,
     },
+    /// The file of [`ObserverStart::telemetry_file`] was opened, or opened anew.
+    /// Descriptor: the file.
+    TelemetryFile,
+    /// A line that a worker has written.
+    Line(Box<WorkerLine>),
+    /// Somebody wants to read what happens (`glasspool tail`): what, as it was asked.
+    /// Descriptor: the connection, which may be closed when it has been answered.
+    Tail {
+        /// The question, at most [`MAX_QUESTION_BYTES`] long and of anybody.
+        question: Vec<u8>,
+    },
+    /// What only the supervisor can count, once a second, if [`ObserverStart::figures`]
+    /// says so.
+    Figures(Figures),
     /// Export what is there and exit within this time.
     Stop {
         /// At most so long.
         within: Duration,
     },
+}
+
+/// Longest question of a reader in bytes.
+pub const MAX_QUESTION_BYTES: usize = 4096;
+
+/// Longest text of a [`WorkerLine`] in bytes.
+pub const MAX_LINE_BYTES: usize = 8 * 1024;
+
+/// A line that a worker has written to its standard output or error, as the supervisor
+/// read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLine {
+    /// Who wrote it.
+    pub worker: WorkerId,
+    /// Its pool.
+    pub pool: PoolId,
+    /// Its pid.
+    pub pid: Pid,
+    /// Where to.
+    pub stream: OutputStream,
+    /// When it was read, `CLOCK_MONOTONIC`, nanoseconds; it was written before.
+    pub mono_ns: u64,
+    /// Requests of the worker whose end was marked on its standard error before this
+    /// line. Wrong if a script writes such marks itself.
+    pub ended: u64,
+    /// Its bytes without the newline, at most [`MAX_LINE_BYTES`]. Empty if only `dropped`
+    /// is to be told.
+    pub text: Vec<u8>,
+    /// Bytes at its end that are left out.
+    pub cut: u64,
+    /// Lines of this worker before it that are left out, since the last that came.
+    pub dropped: u64,
+}
+
+/// One of the two streams of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What the supervisor counts, for metrics: all of it, or so many pools as fit into a
+/// message. Counts since the supervisor, or the pool, started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Whether this is what the observer is to count from: the first it is told.
+    pub begin: bool,
+    /// Reloads of the whole configuration that succeeded, and that failed.
+    pub reloads: [u64; 2],
+    /// Pools that have workers or will have some.
+    pub pools: Vec<PoolFigures>,
+}
+
+/// What the supervisor counts of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolFigures {
+    /// Its number.
+    pub pool: PoolId,
+    /// Whether it is of the configuration in force.
+    pub serving: bool,
+    /// What its status page says.
+    pub status: PoolStatus,
+    /// Where its status page is, as exporters for php-fpm write it.
+    pub scrape_uri: String,
+    /// `pm.max_children`.
+    pub max_workers: u32,
+    /// Workers that were started: those that it begins with, those that it grew by, those
+    /// that took another one's place.
+    pub started: [u64; 3],
+    /// Time that connections have waited, all together, nanoseconds.
+    pub queue_ns: u64,
+}
+
+/// How an observer's metrics are fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scraped {
+    /// Where, for messages.
+    pub address: String,
+    /// Whether pools are told under the names of php-fpm's exporters too.
+    pub phpfpm_names: bool,
 }
 
 /// How an observer starts.
@@ -388,12 +497,24 @@ pub struct ObserverStart {
     /// What `glasspool.toml` says of telemetry, as `OTEL_*` variables: the
     /// environment above wins over these.
     pub otel_file: Vec<(String, String)>,
+    /// `[trace] redact_query`; `None` for the list of the conventions.
+    pub redact_query: Option<Vec<String>>,
+    /// `[[trace.route]]`, the first that matches counts.
+    pub routes: Vec<Route>,
+    /// The file for telemetry, if some goes there.
+    pub telemetry_file: Option<String>,
     /// Longest queue of unsent telemetry, bytes.
     pub queue_bytes: u64,
     /// What looks into all workers together may cost.
     pub budget: LookBudget,
     /// Whether standard output is a terminal with colours.
     pub colour: bool,
+    /// Whether it wants [`ToObserver::Figures`].
+    pub figures: bool,
+    /// How its metrics are fetched, if they are.
+    pub scraped: Option<Scraped>,
+    /// Memory for what `glasspool tail` shows, bytes; 0 for none.
+    pub history_bytes: u64,
 }
 
 /// What the observer has to know of a pool.
@@ -407,10 +528,14 @@ pub struct PoolView {
     pub slow_after: Option<Duration>,
     /// Frames at most in a backtrace.
     pub slow_depth: u32,
+    /// Its slow log is JSON, an object a line.
+    pub slow_json: bool,
     /// Looks into one request at most: at 1, 2, 4 … times `slow_after`.
     pub slow_samples: u32,
     /// Whether a running worker may be stopped for a look.
     pub slow_stop: SlowStop,
+    /// Whether the first look at a request is a span of its own, sent while it still runs.
+    pub still_running: bool,
 }
 
 /// Whether a worker may be stopped for a look. One that is blocked in a system call
@@ -468,6 +593,8 @@ pub struct WorkerView {
     pub pool: PoolId,
     /// The engine it was forked from.
     pub engine: EngineId,
+    /// When it was seen to exist, `CLOCK_MONOTONIC`, nanoseconds.
+    pub born_mono_ns: u64,
     /// Length of its slot in bytes.
     pub slot_bytes: u64,
     /// Its entry in the cursor table.

@@ -34,6 +34,10 @@ pub const HAS_ERROR: u64 = 8;
 /// Not a request: a connection that failed before it became one. Only the times and
 /// [`Text::ErrorMessage`] mean something.
 pub const INCIDENT: u64 = 16;
+/// Not a request either: something that PHP has logged in the request whose begin record
+/// this repeats, which goes on. `end_mono_ns` is when, `error_level` PHP's number of its
+/// level, `bytes_in` how many lines before it were left out, `bytes_out` how long it was.
+pub const LINE: u64 = 32;
 
 macro_rules! texts {
     ($($(#[$doc:meta])* $variant:ident = $tag:literal, max $max:literal;)*) => {
@@ -72,7 +76,7 @@ texts! {
     Host = 6, max 255;
     /// SERVER_PORT.
     Port = 7, max 8;
-    /// REMOTE_ADDR.
+    /// The client's address: REMOTE_ADDR, or what trusted proxies say it is.
     Client = 8, max 64;
     /// HTTP_USER_AGENT.
     UserAgent = 9, max 256;
@@ -91,6 +95,18 @@ texts! {
     ScriptUri = 15, max 512;
     /// User of HTTP authentication.
     User = 16, max 64;
+    /// REMOTE_ADDR, where that is not [`Text::Client`].
+    Peer = 17, max 64;
+    /// REMOTE_PORT.
+    PeerPort = 18, max 5;
+    /// The context of a caller that is not trusted, as a `traceparent`: to be linked.
+    Link = 19, max 55;
+    /// How long the request had waited for this worker, decimal nanoseconds.
+    Queued = 20, max 20;
+    /// `X-Glasspool-Route` of the response.
+    Route = 21, max 128;
+    /// A line of PHP's log, see [`LINE`].
+    Line = 22, max 2048;
 }
 
 /// What is known when a request begins.
@@ -278,7 +294,7 @@ impl Encoder {
         if bytes.is_empty() {
             return;
         }
-        let length = u16::try_from(bytes.len()).expect("a text is at most 1024 bytes");
+        let length = u16::try_from(bytes.len()).expect("a text is at most 2048 bytes");
         self.bytes.extend_from_slice(&(text as u16).to_ne_bytes());
         self.bytes.extend_from_slice(&length.to_ne_bytes());
         self.bytes.extend_from_slice(bytes);
@@ -291,6 +307,12 @@ impl Encoder {
 }
 
 impl Begin {
+    /// Trace and span of an encoded begin record.
+    pub fn ids(bytes: &[u8]) -> Option<(TraceId, SpanId)> {
+        let trace_id = bytes.get(32..48)?.try_into().ok()?;
+        Some((TraceId(trace_id), SpanId(bytes.get(48..56)?.try_into().ok()?)))
+    }
+
     /// Decodes a begin record; `None` if it is not one.
     pub fn decode(bytes: &[u8]) -> Option<Begin> {
         let (fixed, texts) = bytes.split_at_checked(BEGIN_WORDS * 8)?;
@@ -347,6 +369,40 @@ impl End {
         })
     }
 
+    /// CPU time of an end record's request, user and system, nanoseconds. As cheap as
+    /// [`End::peek`].
+    pub fn cpu_ns(bytes: &[u8]) -> Option<[u64; 2]> {
+        let fixed = bytes.get(..END_WORDS * 8)?;
+        Some([word(fixed, 6)?, word(fixed, 7)?])
+    }
+
+    /// Trace, span and [`Begin::start_unix_ns`] of an end record, likewise; `None` also for
+    /// ids of zeros, which are invalid.
+    pub fn identity(bytes: &[u8]) -> Option<(TraceId, SpanId, u64)> {
+        let begin = bytes.get(END_WORDS * 8..(END_WORDS + BEGIN_WORDS) * 8)?;
+        let trace_id = TraceId(begin.get(32..48)?.try_into().ok()?);
+        let span_id = SpanId(begin.get(48..56)?.try_into().ok()?);
+        let is_valid = trace_id.0 != [0; 16] && span_id.0 != [0; 8];
+        is_valid.then_some((trace_id, span_id, word(begin, 1)?))
+    }
+
+    /// When the request ran and which trace it belongs to; `None` if the record makes no
+    /// sense. Cheap: no text is touched.
+    pub fn context(bytes: &[u8]) -> Option<Context> {
+        let fixed = bytes.get(..(END_WORDS + BEGIN_WORDS) * 8)?;
+        let ids = fixed.get((END_WORDS + 4) * 8..)?;
+        let flags = word(fixed, END_WORDS + 3)?;
+        Some(Context {
+            number: word(fixed, END_WORDS)?,
+            start_mono_ns: word(fixed, END_WORDS + 2)?,
+            end_mono_ns: word(fixed, 1)?,
+            trace_id: TraceId(ids.get(..16)?.try_into().ok()?),
+            span_id: SpanId(ids.get(16..24)?.try_into().ok()?),
+            sampled: flags & SAMPLED != 0,
+            random: flags & RANDOM != 0,
+        })
+    }
+
     /// Two texts of an end record where they are; `None` for one that is not there, or
     /// if the record makes no sense before it. Cheap, and bounded as decoding is.
     pub fn find(bytes: &[u8], wanted: [Text; 2]) -> [Option<&[u8]>; 2] {
@@ -368,6 +424,25 @@ impl End {
         }
         found
     }
+}
+
+/// Where an end record belongs, see [`End::context`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    /// See [`Begin::number`].
+    pub number: u64,
+    /// See [`Begin::start_mono_ns`].
+    pub start_mono_ns: u64,
+    /// See [`End::end_mono_ns`].
+    pub end_mono_ns: u64,
+    /// See [`Begin::trace_id`].
+    pub trace_id: TraceId,
+    /// See [`Begin::span_id`].
+    pub span_id: SpanId,
+    /// See [`Begin::sampled`].
+    pub sampled: bool,
+    /// See [`Begin::random`].
+    pub random: bool,
 }
 
 /// The cheap view of an end record, see [`End::peek`].
@@ -475,6 +550,16 @@ mod tests {
             (7, true, FATAL, 1_000)
         );
         assert_eq!(peek.responded_ns, 1_000, "it never answered");
+        let context = End::context(end.bytes()).expect("is one");
+        assert_eq!(
+            (context.number, context.start_mono_ns, context.end_mono_ns),
+            (7, 42, 1_042)
+        );
+        assert_eq!(
+            (context.trace_id, context.span_id),
+            (TraceId([1; 16]), SpanId([2; 8]))
+        );
+        assert!(context.sampled && context.random);
         assert_eq!(
             End::find(end.bytes(), [Text::ErrorMessage, Text::Method]),
             [Some(&b"no"[..]), Some(b"GET")]
@@ -510,6 +595,7 @@ mod tests {
                 prop_assert!(end.begin.texts.0.len() <= 2 * Text::ALL.len());
             }
             End::peek(&bytes);
+            End::context(&bytes);
             End::find(&bytes, [Text::Method, Text::ErrorFile]);
             Begin::decode(&bytes);
         }

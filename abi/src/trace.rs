@@ -3,10 +3,23 @@
 //!
 //! Parsing is strict in the way the recommendation asks for: one wrong byte and
 //! the header counts as absent, `tracestate` with it.
+//!
+//! Here are the ids and `traceparent`; beside it what else has a say in a request's place
+//! in a trace: [`lists`], [`b3`], [`sampling`], [`raised`], [`origin`], [`queued`], [`policy`].
+
+pub mod b3;
+pub mod lists;
+pub mod origin;
+pub mod policy;
+pub mod queued;
+pub mod raised;
+pub mod sampling;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::sampling::Sampler;
 
 /// 16 random bytes that name a trace; never all zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,10 +34,29 @@ pub const FLAG_SAMPLED: u8 = 0x01;
 /// The right-most seven bytes of the trace id are random (level 2).
 pub const FLAG_RANDOM: u8 = 0x02;
 
-/// Members of a `tracestate` list that are kept at most (section 3.3.1.1).
-const TRACESTATE_MEMBERS: usize = 32;
-/// Bytes of `tracestate` that are carried at most; the recommendation asks for 512 or more.
-pub const TRACESTATE_BYTES: usize = 512;
+/// The caller's span, by whatever header it was named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The trace the caller is part of.
+    pub trace_id: TraceId,
+    /// The caller's span.
+    pub span_id: SpanId,
+    /// Whether it is sampled; `None` if the caller leaves that to us.
+    pub sampled: Option<bool>,
+    /// Whether the trace id's last seven bytes are known to be random.
+    pub random: bool,
+}
+
+impl From<TraceParent> for Caller {
+    fn from(parent: TraceParent) -> Caller {
+        Caller {
+            trace_id: parent.trace_id,
+            span_id: parent.span_id,
+            sampled: Some(parent.flags & FLAG_SAMPLED != 0),
+            random: parent.flags & FLAG_RANDOM != 0,
+        }
+    }
+}
 
 /// A parsed `traceparent`: the caller's span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +70,13 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// Parses a header value; `None` for anything that is not exactly right.
+    /// Parses a header value; `None` for anything that is not exactly right. Blanks
+    /// around it are no part of it (RFC 9110 section 5.5).
     ///
     /// Versions above 00 are read by their first 55 bytes, provided the version is
     /// not `ff` and what follows starts with a dash (section 3.2.2).
     pub fn parse(value: &[u8]) -> Option<TraceParent> {
+        let value = trim_blanks(value);
         let head: &[u8; 55] = value.get(..55)?.try_into().ok()?;
         if head[2] != b'-' || head[35] != b'-' || head[52] != b'-' {
             return None;
@@ -77,36 +111,12 @@ impl TraceParent {
     }
 }
 
-/// Whether a `tracestate` value can be passed on: at most 32 members, at most
-/// [`TRACESTATE_BYTES`] bytes, each `key=value` of printable ASCII. A list that
-/// fails is dropped whole; the `traceparent` beside it stays.
-pub fn tracestate_is_valid(value: &[u8]) -> bool {
-    if value.len() > TRACESTATE_BYTES {
-        return false;
+/// Without the optional blanks around a header's value or a member of a list.
+fn trim_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
     }
-    let mut members = 0;
-    for member in value.split(|b| *b == b',') {
-        let member = member.trim_ascii();
-        if member.is_empty() {
-            continue;
-        }
-        members += 1;
-        let Some(equals) = member.iter().position(|b| *b == b'=') else {
-            return false;
-        };
-        let (key, val) = (&member[..equals], &member[equals + 1..]);
-        let key_ok = !key.is_empty()
-            && key.len() <= 256
-            && key
-                .iter()
-                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@'));
-        let value_ok =
-            !val.is_empty() && val.len() <= 256 && val.iter().all(|b| matches!(b, 0x20..=0x7e) && *b != b'=');
-        if !key_ok || !value_ok || members > TRACESTATE_MEMBERS {
-            return false;
-        }
-    }
-    true
+    value
 }
 
 fn hex_bytes<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
@@ -165,47 +175,6 @@ impl fmt::Debug for SpanId {
     }
 }
 
-/// How a worker decides whether a request is sampled; the standard samplers of the
-/// OpenTelemetry specification (`OTEL_TRACES_SAMPLER`).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Sampler {
-    /// Follow the caller's sampled flag when there is a caller.
-    pub parent_based: bool,
-    /// Share of the traces, 0.0 to 1.0, sampled where the caller does not decide.
-    pub ratio: f64,
-}
-
-impl Default for Sampler {
-    /// `parentbased_always_on`, the specification's default.
-    fn default() -> Self {
-        Sampler {
-            parent_based: true,
-            ratio: 1.0,
-        }
-    }
-}
-
-impl Sampler {
-    /// Decides for one request. Like `TraceIdRatioBased`, the ratio is taken from the
-    /// trace id's last eight bytes, so every service decides alike.
-    pub fn sample(&self, parent: Option<&TraceParent>, trace_id: &TraceId) -> bool {
-        if let (true, Some(parent)) = (self.parent_based, parent) {
-            return parent.flags & FLAG_SAMPLED != 0;
-        }
-        if self.ratio >= 1.0 {
-            return true;
-        }
-        let [.., a, b, c, d, e, f, g, h] = trace_id.0;
-        let low = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the ratio is clamped to 0..1, so the product fits"
-        )]
-        let bound = (self.ratio.clamp(0.0, 1.0) * (1u64 << 63) as f64) as u64;
-        low < bound
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,80 +190,95 @@ mod tests {
         assert_eq!(&parent.to_header()[..], GOOD);
     }
 
+    /// What the recommendation's own test suite sends, and some more.
     #[test]
-    fn one_wrong_byte_makes_the_header_absent() {
-        for bad in [
-            &b"00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"[..],
-            b"00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            b"00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-extra",
-            b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
-            b"00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01",
-            b"0g-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            b"",
-        ] {
-            assert_eq!(TraceParent::parse(bad), None, "{}", String::from_utf8_lossy(bad));
+    fn malformed_headers_count_as_absent() {
+        const ID: &str = "0af7651916cd43dd8448eb211c80319c";
+        const SPAN: &str = "b7ad6b7169203331";
+        let with =
+            |version: &str, id: &str, span: &str, flags: &str| format!("{version}-{id}-{span}-{flags}");
+        let good = with("00", ID, SPAN, "01");
+        let table = [
+            ("empty", String::new()),
+            ("a version only", "00".to_owned()),
+            ("version ff", with("ff", ID, SPAN, "01")),
+            ("version of a letter that is no digit", with("0g", ID, SPAN, "01")),
+            ("version of one digit", with("0", ID, SPAN, "01")),
+            ("version of three digits", with("000", ID, SPAN, "01")),
+            ("version in upper case", with("FF", ID, SPAN, "01")),
+            ("trace id of zeros", with("00", &"0".repeat(32), SPAN, "01")),
+            (
+                "trace id in upper case",
+                with("00", &ID.to_ascii_uppercase(), SPAN, "01"),
+            ),
+            (
+                "trace id with a dot",
+                with("00", &ID.replacen('a', ".", 1), SPAN, "01"),
+            ),
+            ("trace id too short", with("00", &ID[1..], SPAN, "01")),
+            ("trace id too long", with("00", &format!("{ID}0"), SPAN, "01")),
+            ("trace id missing", with("00", "", SPAN, "01")),
+            ("span id of zeros", with("00", ID, &"0".repeat(16), "01")),
+            (
+                "span id in upper case",
+                with("00", ID, &SPAN.to_ascii_uppercase(), "01"),
+            ),
+            (
+                "span id with a dot",
+                with("00", ID, &SPAN.replacen('b', ".", 1), "01"),
+            ),
+            ("span id too short", with("00", ID, &SPAN[1..], "01")),
+            ("span id too long", with("00", ID, &format!("{SPAN}0"), "01")),
+            ("flags of one digit", with("00", ID, SPAN, "1")),
+            ("flags of three digits", with("00", ID, SPAN, "001")),
+            ("flags with a dot", with("00", ID, SPAN, ".0")),
+            ("flags in upper case", with("00", ID, SPAN, "0A")),
+            ("flags missing", format!("00-{ID}-{SPAN}")),
+            ("something after the flags", format!("{good}-what")),
+            ("a dash after the flags", format!("{good}-")),
+            (
+                "later version, something without a dash",
+                with("cc", ID, SPAN, "01.what"),
+            ),
+            (
+                "later version, two headers joined",
+                format!("{0},{0}", with("cc", ID, SPAN, "01")),
+            ),
+            ("two headers joined", format!("{good},{good}")),
+            ("underscores", good.replace('-', "_")),
+            ("a blank inside", good.replacen('-', " -", 1)),
+            ("a NUL byte behind", format!("{good}\0")),
+            ("a line end behind", format!("{good}\r\n")),
+            ("very long", "0".repeat(1 << 20)),
+        ];
+        for (what, value) in table {
+            assert_eq!(TraceParent::parse(value.as_bytes()), None, "{what}");
         }
-    }
-
-    #[test]
-    fn a_later_version_is_read_by_its_known_part() {
-        let later = b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff-whatever";
-        let parent = TraceParent::parse(later).expect("readable");
-        assert_eq!(parent.flags, FLAG_SAMPLED | FLAG_RANDOM);
+        let wide = format!("00-{ID}-{SPAN}-\u{661}");
         assert_eq!(
-            TraceParent::parse(b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x"),
-            None
+            TraceParent::parse(wide.as_bytes()),
+            None,
+            "digits of another script"
         );
     }
 
     #[test]
-    fn tracestate_limits() {
-        assert!(tracestate_is_valid(b"congo=t61rcWkgMzE, rojo=00f067aa0ba902b7,"));
-        assert!(!tracestate_is_valid(b"no-equals"));
-        assert!(!tracestate_is_valid(b"a=b\x01"));
-        assert!(!tracestate_is_valid(b"A=b"));
-        let many = (0..33).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
-        assert!(!tracestate_is_valid(many.as_bytes()));
-    }
-
-    #[test]
-    fn the_ratio_is_kept() {
-        let sampler = Sampler {
-            parent_based: true,
-            ratio: 0.25,
-        };
-        let sampled = (0..40_000u64)
-            .filter(|n| {
-                let mut id = [0; 16];
-                id[8..].copy_from_slice(&(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes());
-                sampler.sample(None, &TraceId(id))
-            })
-            .count();
-        assert!((9_000..11_000).contains(&sampled), "{sampled}");
-        let mut parent = TraceParent::parse(GOOD).expect("valid");
-        assert!(
-            Sampler {
-                parent_based: true,
-                ratio: 0.0
-            }
-            .sample(Some(&parent), &parent.trace_id)
-        );
-        parent.flags = 0;
-        assert!(
-            !Sampler {
-                parent_based: true,
-                ratio: 1.0
-            }
-            .sample(Some(&parent), &parent.trace_id)
-        );
-        assert!(
-            Sampler {
-                parent_based: false,
-                ratio: 1.0
-            }
-            .sample(Some(&parent), &parent.trace_id)
-        );
+    fn blanks_around_it_and_later_versions_are_read() {
+        let flags = |text: &str| TraceParent::parse(text.as_bytes()).map(|parent| parent.flags);
+        let head = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+        for (text, expected) in [
+            (format!(" \t00-{head}-01\t "), FLAG_SAMPLED),
+            (format!("cc-{head}-01"), FLAG_SAMPLED),
+            (format!("cc-{head}-01-what-the-future-holds"), FLAG_SAMPLED),
+            (format!("01-{head}-ff-"), FLAG_SAMPLED | FLAG_RANDOM),
+            // The random flag is kept, flags that nobody knows yet are not.
+            (format!("00-{head}-00"), 0),
+            (format!("00-{head}-02"), FLAG_RANDOM),
+            (format!("00-{head}-03"), FLAG_SAMPLED | FLAG_RANDOM),
+            (format!("00-{head}-fc"), 0),
+            (format!("00-{head}-ff"), FLAG_SAMPLED | FLAG_RANDOM),
+        ] {
+            assert_eq!(flags(&text), Some(expected), "{text}");
+        }
     }
 }

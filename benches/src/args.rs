@@ -13,10 +13,12 @@ Examples, after `cargo run --release -p glasspool-benches --`:
   --quick                                      everything, roughly
   --only nginx-hello --only cpu --rounds 9     two cases, thoroughly
   --only torn --traces 1000000                 whether looks are ever wrong, a million times
+  --only telemetry-counts --requests 1000000   whether all that counts requests agrees, over a million
+  --only telemetry-black-hole --rounds 6 --seconds 10   a minute without a collector that answers
   --candidate php-fpm8.2                       php-fpm with itself: how much noise is there?
   load --unix /run/php/php8.2-fpm.sock --root /srv --path /hello.php
 
-Ratios are candidate to stock, the median over the rounds. Without options it takes about six minutes.
+Ratios are candidate to stock, the median over the rounds. Without options it takes about seven minutes.
 Judge no number on a machine that does something else.
 Exit status: 0 also when a promise is missed, 1 when something could not be measured, 2 for wrong arguments.";
 
@@ -58,6 +60,9 @@ pub struct RunArguments {
     /// Looks at each script of the case `torn`
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub traces: u64,
+    /// Requests of the case `telemetry-counts`
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    pub requests: u64,
     /// Only this case; may be repeated (see `cases`)
     #[arg(long, value_name = "CASE", value_parser = PossibleValuesParser::new(case::names()), hide_possible_values = true)]
     pub only: Vec<String>,

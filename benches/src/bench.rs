@@ -10,7 +10,7 @@ use crate::case::{Case, Page};
 use crate::load::{Bound, Errors, Load, request};
 use crate::measure::{syscalls::Counting, wrk};
 use crate::nginx::Nginx;
-use crate::server::{CpuReading, Facts, Ini, Server, Side, Spec, Tracing};
+use crate::server::{CpuReading, Facts, Ini, More, Server, Side, Spec, Tracing};
 use crate::stop::Stop;
 
 /// Requests under strace.
@@ -39,6 +39,8 @@ pub struct Setup<'a> {
     pub rounds: u32,
     /// Looks at a script that makes torn reads.
     pub traces: u64,
+    /// Requests whose telemetry is counted.
+    pub requests: u64,
     /// For how long each time.
     pub time: Duration,
     /// Ends everything.
@@ -173,6 +175,7 @@ impl<'a> Bench<'a> {
                 tracing: case.tracing,
                 slow_after_s: None,
                 hold: false,
+                more: More::default(),
             };
             Server::start(&spec, setup.stop)
         };

@@ -132,6 +132,13 @@ pub const LOOK: &str = "look";
 /// Not a comparison under load: whether looks at a running process are ever wrong (`crate::look::torn`).
 pub const TORN: &str = "torn";
 
+/// Not a comparison: whether all that counts requests counts the same (`crate::telemetry::counts`).
+pub const COUNTS: &str = "telemetry-counts";
+/// Not a comparison with stock: a collector that never answers (`crate::telemetry::black_hole`).
+pub const BLACK_HOLE: &str = "telemetry-black-hole";
+/// Nor this: what tracing costs (`crate::telemetry::cost`).
+pub const COST: &str = "telemetry-cost";
+
 use Page::{Cpu, Hello, Table, WordPress};
 use Tracing::{All, Off, OnePercent};
 use Way::{Nginx, NginxKeep, Tcp, Unix, UnixKeep};
@@ -174,7 +181,8 @@ const fn case(
 
 /// All names that `--only` accepts.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    CASES.iter().map(|case| case.name).chain([SLOW_STOP, LOOK, TORN])
+    let others = [SLOW_STOP, LOOK, TORN, COUNTS, BLACK_HOLE, COST];
+    CASES.iter().map(|case| case.name).chain(others)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use glasspool_benches::args::{Arguments, Command, Connections, LoadArguments, RunArguments};
-use glasspool_benches::case::{CASES, LOOK, SLOW_STOP, TORN};
+use glasspool_benches::case::{BLACK_HOLE, CASES, COST, COUNTS, LOOK, SLOW_STOP, TORN};
 use glasspool_benches::load::{self, Address, Bound, Load, request};
 use glasspool_benches::run;
 use glasspool_benches::stop::Stop;
@@ -33,6 +33,13 @@ fn main() -> ExitCode {
             ));
             say(&format!("{LOOK:<20} what looking into PHP processes costs\n"));
             say(&format!("{TORN:<20} whether unstopped looks are ever wrong\n"));
+            say(&format!(
+                "{COUNTS:<20} whether clients, spans, metrics and access log agree\n"
+            ));
+            say(&format!("{BLACK_HOLE:<20} a collector that never answers\n"));
+            say(&format!(
+                "{COST:<20} what tracing costs, and the observer's share of a core\n"
+            ));
             Ok(ExitCode::SUCCESS)
         }
     };

@@ -203,6 +203,20 @@ pub fn read_text(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The last kilobytes of a log, which may be long.
+pub fn read_tail(path: &Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    const BYTES: u64 = 64 << 10;
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = File::open(path) {
+        let end = file.seek(SeekFrom::End(0)).unwrap_or(0);
+        file.seek(SeekFrom::Start(end.saturating_sub(BYTES)))
+            .and_then(|_| file.take(BYTES).read_to_end(&mut bytes))
+            .unwrap_or_default();
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Where a program is: as given when it names a path, else the first in `PATH`, else in the two
 /// folders for administrators that a user's `PATH` leaves out.
 pub fn find_program(name: &str) -> Option<PathBuf> {

@@ -15,6 +15,7 @@ use crate::server::Ini;
 use crate::site::Workspace;
 use crate::slow;
 use crate::stop::Stop;
+use crate::telemetry::{black_hole, cost, counts};
 use crate::wordpress::WordPress;
 
 /// `--quick`.
@@ -56,6 +57,7 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         wordpress: None,
         rounds,
         traces: arguments.traces,
+        requests: arguments.requests,
         time: Duration::from_secs(seconds),
         stop,
     };
@@ -71,6 +73,9 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         slow_stop: None,
         look: None,
         torn: None,
+        counts: None,
+        black_hole: None,
+        cost: None,
         skipped: Vec::new(),
         failed: Vec::new(),
         bar: Vec::new(),
@@ -112,6 +117,9 @@ impl Run<'_> {
             Some(case) => self.case(case),
             None if name == case::LOOK => self.look(),
             None if name == case::TORN => self.torn(),
+            None if name == case::COUNTS => self.counts(),
+            None if name == case::BLACK_HOLE => self.black_hole(),
+            None if name == case::COST => self.cost(),
             None => self.slow_stop(),
         };
         match done {
@@ -201,6 +209,27 @@ impl Run<'_> {
         self.report.torn = Some(result);
         Ok(())
     }
+
+    fn counts(&mut self) -> Result<(), BenchError> {
+        let result = counts::measure(&self.setup)?;
+        (self.say)(&result.to_string());
+        self.report.counts = Some(result);
+        Ok(())
+    }
+
+    fn black_hole(&mut self) -> Result<(), BenchError> {
+        let result = black_hole::measure(&self.setup)?;
+        (self.say)(&result.to_string());
+        self.report.black_hole = Some(result);
+        Ok(())
+    }
+
+    fn cost(&mut self) -> Result<(), BenchError> {
+        let result = cost::measure(&self.setup)?;
+        (self.say)(&result.to_string());
+        self.report.cost = Some(result);
+        Ok(())
+    }
 }
 
 /// The cases of `--only` in the order of the table; without any, all.
@@ -245,7 +274,7 @@ mod tests {
         let names = |only: &[&str]| {
             choose(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[]).len(), CASES.len() + 3);
+        assert_eq!(names(&[]).len(), CASES.len() + 6);
         assert_eq!(names(&["cpu", "hello-tcp"]), ["hello-tcp", "cpu"]);
     }
 }

@@ -1,12 +1,14 @@
 //! An OTLP receiver: counts what a server under test exports.
 //!
-//! It speaks OTLP over HTTP with protobuf bodies (OTLP specification, "OTLP/HTTP"): POST to `/v1/traces`
-//! and `/v1/logs` on a loopback port, answered with an empty response message. A collector usually
+//! It speaks OTLP over HTTP with protobuf bodies (OTLP specification, "OTLP/HTTP"): POST to `/v1/traces`,
+//! `/v1/logs` and `/v1/metrics` on a loopback port, answered with an empty response message. A collector usually
 //! runs on another machine, so its work must not compete with the servers for two cores: bodies are
 //! kept as they come and decoded between the rounds, unless they exceed [`MAX_WAITING_BYTES`].
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,8 +18,11 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
 use prost::Message;
 use tokio::sync::oneshot;
@@ -47,6 +52,10 @@ pub struct Received {
     pub refused: u64,
     /// Looks at slow requests, from the events on their spans.
     pub samples: Vec<Sample>,
+    /// SERVER spans by their status; `killed` are those whose worker died.
+    pub by_outcome: BTreeMap<String, u64>,
+    /// The counts of `http.server.request.duration` likewise, as they were told last.
+    pub durations: BTreeMap<String, u64>,
 }
 
 /// One look at a slow request, as the server tells it.
@@ -71,6 +80,8 @@ pub struct Sink {
 struct Shared {
     state: Mutex<State>,
     arrived: Condvar,
+    /// Nothing is answered.
+    swallows: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +131,11 @@ impl Sink {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on takes connections and answers nothing, or answers again.
+    pub fn swallow(&self, swallow: bool) {
+        self.state.swallows.store(swallow, Ordering::Relaxed);
     }
 
     /// Decodes what waits, and returns everything received so far.
@@ -208,6 +224,7 @@ impl Received {
         for span in scopes.flat_map(|scope| &scope.spans) {
             if span.kind() == SpanKind::Server {
                 self.spans += 1;
+                *self.by_outcome.entry(outcome(&span.attributes)).or_default() += 1;
             } else {
                 self.other_spans += 1;
             }
@@ -216,6 +233,35 @@ impl Received {
                 .extend(span.events.iter().filter_map(sample).take(room));
         }
     }
+}
+
+/// The status that a request ended with; `killed` if none, as its worker died.
+fn outcome(attributes: &[KeyValue]) -> String {
+    let status = attributes
+        .iter()
+        .find(|attribute| attribute.key == "http.response.status_code");
+    match status.and_then(|status| status.value.as_ref()?.value.as_ref()) {
+        Some(Value::IntValue(status)) => status.to_string(),
+        _ => "killed".to_owned(),
+    }
+}
+
+/// Requests by status in an export of metrics; `None` if it has none.
+fn durations(request: ExportMetricsServiceRequest) -> Option<BTreeMap<String, u64>> {
+    let scopes = request
+        .resource_metrics
+        .into_iter()
+        .flat_map(|resource| resource.scope_metrics);
+    let mut metrics = scopes.flat_map(|scope| scope.metrics);
+    let durations = metrics.find(|metric| metric.name == "http.server.request.duration")?;
+    let Some(Data::Histogram(histogram)) = durations.data else {
+        return None;
+    };
+    let mut counts = BTreeMap::new();
+    for point in histogram.data_points {
+        *counts.entry(outcome(&point.attributes)).or_default() += point.count;
+    }
+    Some(counts)
 }
 
 /// `docs` of the attribute names: `otel/src/semconv.rs`.
@@ -256,6 +302,9 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
 }
 
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<Full<Bytes>>, Infallible> {
+    while shared.swallows.load(Ordering::Relaxed) {
+        tokio::time::sleep(TICK).await;
+    }
     let status = receive(request, shared).await.err().unwrap_or(StatusCode::OK);
     if status != StatusCode::OK {
         shared.lock().received.refused += 1;
@@ -275,19 +324,25 @@ async fn receive(request: Request<Incoming>, shared: &Shared) -> Result<(), Stat
     if request.headers().contains_key(CONTENT_ENCODING) {
         return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let traces = match request.uri().path() {
-        "/v1/traces" => true,
-        "/v1/logs" => false,
-        _ => return Err(StatusCode::NOT_FOUND),
-    };
+    let path = request.uri().path().to_owned();
     let body = Limited::new(request.into_body(), MAX_REQUEST_BYTES).collect();
     let body = body.await.map_err(|_| StatusCode::BAD_REQUEST)?.to_bytes();
-    if traces {
-        shared.keep(body);
-    } else {
-        shared.lock().received.exports += 1;
-        shared.arrived.notify_all();
+    match path.as_str() {
+        "/v1/traces" => {
+            shared.keep(body);
+            return Ok(());
+        }
+        "/v1/logs" => {}
+        "/v1/metrics" => {
+            let request = ExportMetricsServiceRequest::decode(body).map_err(|_| StatusCode::BAD_REQUEST)?;
+            if let Some(durations) = durations(request) {
+                shared.lock().received.durations = durations;
+            }
+        }
+        _ => return Err(StatusCode::NOT_FOUND),
     }
+    shared.lock().received.exports += 1;
+    shared.arrived.notify_all();
     Ok(())
 }
 

@@ -123,6 +123,7 @@ fn start(side: Side, setup: &Setup<'_>, slow_after_s: Option<u32>, hold: bool) -
         tracing: Tracing::All,
         slow_after_s,
         hold,
+        more: crate::server::More::default(),
     };
     Server::start(&spec, setup.stop)
 }

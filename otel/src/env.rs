@@ -18,6 +18,13 @@ pub struct Warning {
     pub problem: String,
 }
 
+impl Warning {
+    /// Whether it is about what workers go by: the sampler and the propagators.
+    pub fn is_about_workers(&self) -> bool {
+        self.variable.starts_with("OTEL_TRACES_SAMPLER") || self.variable == "OTEL_PROPAGATORS"
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.variable, self.problem)

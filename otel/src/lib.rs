@@ -14,6 +14,7 @@
 
 pub mod env;
 pub mod export;
+pub mod line;
 pub mod metrics;
 pub mod options;
 pub mod queue;
@@ -23,3 +24,4 @@ pub mod saturation;
 pub mod semconv;
 pub mod slow;
 pub mod span;
+pub mod still_running;

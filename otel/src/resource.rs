@@ -1,21 +1,29 @@
 //! Who is speaking: the resource of all spans and log records.
 //!
-//! A worker's pid is not part of it (one resource, many workers); it is on the span.
+//! A worker's pid is not part of it (one resource, many workers); it is on the span. The
+//! pid here is the supervisor's.
+
+mod surroundings;
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::{Resource, resource::TelemetryResourceDetector};
 
+pub use self::surroundings::Surroundings;
 use crate::options::Options;
 
 /// What the caller knows about this installation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Runtime {
     /// PHP's version, for example `8.2.28`; unknown while no engine has started.
     pub php_version: Option<String>,
+    /// What kind of PHP that is, for example `PHP 8.2.28 NTS, API 20220829`.
+    pub php_description: Option<String>,
     /// The machine's name.
     pub host_name: Option<String>,
     /// Names this start of the program among others: see [`random_instance_id`].
     pub instance_id: String,
+    /// Where it runs.
+    pub surroundings: Surroundings,
 }
 
 /// The resource: what we detect, under what the operator says.
@@ -33,6 +41,13 @@ pub fn resource(options: &Options, runtime: &Runtime) -> Resource {
             .clone()
             .map(|v| KeyValue::new("process.runtime.version", v)),
     );
+    attributes.extend(
+        runtime
+            .php_description
+            .clone()
+            .map(|v| KeyValue::new("process.runtime.description", v)),
+    );
+    attributes.extend(runtime.surroundings.attributes());
     attributes.extend(runtime.host_name.clone().map(|v| KeyValue::new("host.name", v)));
     attributes.extend(
         options
@@ -78,14 +93,19 @@ mod tests {
     fn the_operator_has_the_last_word() {
         let variables = [(
             "OTEL_RESOURCE_ATTRIBUTES",
-            "host.name=web7,deployment.environment.name=prod",
+            "host.name=web7,deployment.environment.name=prod,service.namespace=shops,service.version=1.4.2",
         )];
         let variables: HashMap<_, _> = variables.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let (options, _) = Options::from_env(&variables, FileDefaults::default());
         let runtime = Runtime {
             php_version: Some("8.2.28".into()),
+            php_description: Some("PHP 8.2.28 NTS, API 20220829".into()),
             host_name: Some("detected".into()),
             instance_id: "i".into(),
+            surroundings: Surroundings {
+                supervisor_pid: Some(7),
+                ..Surroundings::default()
+            },
         };
         let resource = resource(&options, &runtime);
         for (key, value) in [
@@ -95,6 +115,10 @@ mod tests {
             ("deployment.environment.name", "prod"),
             ("process.runtime.name", "fpm-fcgi"),
             ("process.runtime.version", "8.2.28"),
+            ("process.runtime.description", "PHP 8.2.28 NTS, API 20220829"),
+            ("process.pid", "7"),
+            ("service.namespace", "shops"),
+            ("service.version", "1.4.2"),
             ("telemetry.sdk.language", "rust"),
             ("telemetry.distro.name", "glasspool"),
         ] {

@@ -5,6 +5,8 @@
 //! Names are spelled out here instead of taken from the conventions' crate: half of them are
 //! ours, and the other half is stable by promise.
 
+use glasspool_abi::trace::sampling::Route;
+
 /// The attribute and event names we emit.
 #[expect(
     missing_docs,
@@ -15,6 +17,7 @@ pub mod name {
     pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
     pub const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
     pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+    pub const HTTP_ROUTE: &str = "http.route";
     pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
     pub const URL_PATH: &str = "url.path";
     pub const URL_QUERY: &str = "url.query";
@@ -56,6 +59,16 @@ pub mod name {
     pub const PHP_MEMORY_PEAK: &str = "php.memory.peak";
     /// Busy time of the worker after the response was complete, seconds.
     pub const PHP_POST_RESPONSE_DURATION: &str = "php.request.post_response_duration";
+    /// How long the request had waited for a worker, seconds.
+    pub const PHP_QUEUE_TIME: &str = "php.request.queue_time";
+    /// Number of this request in its worker, from 1.
+    pub const PHP_WORKER_REQUESTS: &str = "php.worker.requests";
+    /// Age of the worker when the request began, seconds.
+    pub const PHP_WORKER_AGE: &str = "php.worker.age";
+    /// Why a request is here that sampling did not take.
+    pub const PHP_SAMPLING_KEPT: &str = "php.sampling.kept";
+    /// Span: what a request did after its response.
+    pub const SPAN_POST_RESPONSE: &str = "php.request.post_response";
     /// The client went away before the response was complete.
     pub const PHP_REQUEST_ABORTED: &str = "php.request.aborted";
     /// Number of samples taken because the request was slow, or before it was killed.
@@ -98,6 +111,15 @@ pub mod name {
     /// What they did, one text for those that did the same, the largest group first.
     pub const PHP_SATURATION_GROUPS: &str = "php.saturation.groups";
 
+    /// Span: a request was still running past its slow limit.
+    pub const SPAN_STILL_RUNNING: &str = "php.request.still_running";
+    /// Which stream a line was written to: `stdout` or `stderr`.
+    pub const LOG_IOSTREAM: &str = "log.iostream";
+    /// Bytes that are missing at the end of a line.
+    pub const PHP_LOG_CUT_BYTES: &str = "php.log.cut_bytes";
+    /// Lines of the worker before this one that are missing.
+    pub const PHP_LOG_DROPPED_LINES: &str = "php.log.dropped_lines";
+
     /// Event: all workers of a pool were busy, and there may be no more of them.
     pub const EVENT_SATURATED: &str = "php.pool.saturated";
     /// Event: a request was still running past its slow limit.
@@ -120,6 +142,8 @@ pub struct Conventions {
     pub known_methods: Vec<String>,
     /// Query parameters whose value is replaced by [`REDACTED`]; case matters.
     pub redacted_query_keys: Vec<String>,
+    /// What requests are called; the first that matches counts.
+    pub routes: Vec<Route>,
 }
 
 impl Default for Conventions {
@@ -139,6 +163,7 @@ impl Default for Conventions {
                 "X-Amz-Signature",
                 "X-Goog-Signature",
             ]),
+            routes: Vec::new(),
         }
     }
 }
@@ -147,6 +172,13 @@ impl Conventions {
     /// Whether a method is known. Methods are case-sensitive (RFC 9110 section 9.1).
     pub fn knows_method(&self, method: &str) -> bool {
         self.known_methods.iter().any(|known| known == method)
+    }
+
+    /// What a rule calls such a request.
+    pub fn route(&self, method: &[u8], path: &[u8]) -> Option<&str> {
+        let mut routes = self.routes.iter();
+        let found = routes.find(|route| route.which.matches(method, path))?;
+        Some(&found.route)
     }
 
     /// The query with the values of secret parameters replaced; all else as it was.

@@ -145,7 +145,7 @@ impl SlowEvent {
         record
     }
 
-    fn attributes(&self) -> Vec<KeyValue> {
+    pub(crate) fn attributes(&self) -> Vec<KeyValue> {
         let mut attributes = vec![
             KeyValue::new(name::PHP_REQUEST_ELAPSED, self.elapsed.as_secs_f64()),
             KeyValue::new(name::PHP_SAMPLE_HOW, self.how.clone()),

@@ -110,6 +110,7 @@ fn pipeline(options: &Options) -> Pipeline {
         php_version: Some("8.2.28".into()),
         host_name: Some("web1".into()),
         instance_id: "instance-1".into(),
+        ..Runtime::default()
     };
     let terminal = Terminal {
         out: Box::new(std::io::sink()),
@@ -123,6 +124,7 @@ fn facts() -> Facts {
         pid: 4182,
         pool: "www".into(),
         worker: 2,
+        born_mono_ns: 0,
         server_name: None,
     }
 }
@@ -456,6 +458,7 @@ async fn what_can_never_work_is_refused_at_once() {
             php_version: None,
             host_name: None,
             instance_id: "i".into(),
+            ..Runtime::default()
         };
         let error = Pipeline::new(&options, &resource(&options, &runtime), terminal).expect_err("refused");
         assert!(error.to_string().contains(said), "{error}");
@@ -491,6 +494,7 @@ async fn to_the_terminal_and_nowhere() {
         php_version: None,
         host_name: None,
         instance_id: "i".into(),
+        ..Runtime::default()
     };
     let pipeline = Pipeline::new(&options, &resource(&options, &runtime), terminal).expect("is set up");
     assert!(pipeline.takes_spans() && !pipeline.takes_logs());

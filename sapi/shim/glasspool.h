@@ -157,6 +157,11 @@ void gp_rs_response_header(const char *line, size_t length);
 void gp_rs_executed(const gp_executed *executed);
 /* An error that PHP reports, before it is displayed or logged. */
 void gp_rs_php_error(int type, gp_text message, gp_text file, uint32_t line);
+/* Whether a line that PHP writes there (error_log) is to be told to the observer. */
+bool gp_rs_wants_line(gp_text target);
+/* PHP logs a line of `whole` bytes that begins so; `type` is that of the error. */
+enum { GP_LINE_BYTES = 2049 };
+void gp_rs_line(int type, gp_text line, size_t whole);
 /* Answers a request for a page of the pool's own. */
 void gp_rs_page(int page, bool to_client, gp_page *answer);
 /* Asks for the state of the pool: the number of workers in it, or -1. It stays until

@@ -228,8 +228,58 @@ static void on_error(int type, zend_string *file, uint32_t line, zend_string *me
 	gp_rs_php_error(type, what, where, line);
 }
 
+static void (*php_report)(int type, zend_string *file, const uint32_t line, zend_string *message);
+
+static const char *level_name(int type)
+{
+	switch (type) {
+	case E_ERROR:
+	case E_CORE_ERROR:
+	case E_COMPILE_ERROR:
+	case E_USER_ERROR:
+		return "Fatal error";
+	case E_RECOVERABLE_ERROR:
+		return "Recoverable fatal error";
+	case E_PARSE:
+		return "Parse error";
+	case E_NOTICE:
+	case E_USER_NOTICE:
+		return "Notice";
+	case E_DEPRECATED:
+	case E_USER_DEPRECATED:
+		return "Deprecated";
+	default:
+		return "Warning";
+	}
+}
+
+/* Errors that no handler of the application has taken come here, and PHP may log them.
+ * Where it writes to a file of its own nobody else hears of that. */
+static void on_report(int type, zend_string *file, const uint32_t line, zend_string *message)
+{
+	const char *target = PG(error_log);
+	const int level = type & E_ALL;
+	const bool is_shown = (EG(error_reporting) & level) || (level & E_CORE);
+	const bool is_thrown = EG(error_handling) == EH_THROW && !(level & E_FATAL_ERRORS);
+	if (PG(log_errors) && target && *target && is_shown && !is_thrown) {
+		const gp_text where = { target, strlen(target) };
+		if (gp_rs_wants_line(where)) {
+			/* No memory of PHP's: it may be what has run out. */
+			char text[GP_LINE_BYTES];
+			const int length = snprintf(text, sizeof text, "PHP %s:  %s in %s on line %" PRIu32, level_name(level),
+				ZSTR_VAL(message), file ? ZSTR_VAL(file) : "Unknown", line);
+			const size_t whole = length < 0 ? 0 : (size_t)length;
+			const gp_text kept = { text, whole < sizeof text ? whole : sizeof text - 1 };
+			gp_rs_line(level, kept, whole);
+		}
+	}
+	php_report(type, file, line, message);
+}
+
 void gp_install_hooks(void)
 {
+	php_report = zend_error_cb;
+	zend_error_cb = on_report;
 	zend_observer_error_register(on_error);
 	php_environment = php_import_environment_variables;
 	php_import_environment_variables = import_env;

@@ -19,7 +19,10 @@ mod look;
 mod reload;
 mod roles;
 mod serve;
+mod supervisor;
+mod tail;
 mod test;
+mod trace;
 mod usage;
 
 use std::ffi::OsString;
@@ -37,6 +40,9 @@ pub use completion::CompletionArguments;
 pub use reload::ReloadArguments;
 pub use roles::FrontArguments;
 pub use serve::ServeArguments;
+pub use supervisor::Whom;
+pub use tail::TailCommand;
+pub use trace::TraceArguments;
 
 /// Exit status for arguments that make no sense (EX_USAGE).
 pub const USAGE: u8 = 64;
@@ -56,6 +62,8 @@ Examples:
   glasspool top www                                  the workers of a pool, live
   glasspool record www --seconds 10 -o www.svg       where their time goes, as a flame graph
   glasspool waits www                                which lines wait, for whom, and how long
+  glasspool tail --status 5xx                        requests that fail, as they happen
+  glasspool trace --path '/checkout*' --for 10m      these requests in the traces, whatever the sampler says
 Without a command it takes php-fpm's flags and behaves as php-fpm: glasspool -t, glasspool -D -y FILE.
 Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 configuration or machine.";
 
@@ -85,6 +93,10 @@ enum Command {
     Top(TopArguments),
     /// Tell which lines of PHP wait, for what, and how long
     Waits(WaitsArguments),
+    /// Show requests, slow ones with their stacks, and what workers print, as they happen
+    Tail(TailCommand),
+    /// Have some requests sampled for a time, in the running program
+    Trace(TraceArguments),
     /// Print a completion script
     Completion(CompletionArguments),
     /// The observer's process; started by the supervisor
@@ -172,7 +184,7 @@ pub fn run(call: Call, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure
         None => Ok(fpm::run(&FpmArguments::default().flags())),
         Some(Command::Run(fpm)) => Ok(fpm::run(&fpm.flags())),
         Some(Command::Check(fpm)) => check::check(&fpm.flags(), say),
-        Some(Command::Reload(reload)) => reload::reload(reload, say),
+        Some(Command::Reload(reload)) => reload::reload(&reload, say),
         Some(Command::Serve(serve)) => serve::run(serve, say),
         Some(Command::Dump(dump)) => Ok(look::with_console(|console| inspect::run_dump(&dump, console))),
         Some(Command::Record(record)) => Ok(look::with_console(|console| {
@@ -180,6 +192,8 @@ pub fn run(call: Call, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure
         })),
         Some(Command::Top(top)) => Ok(look::with_console(|console| inspect::run_top(&top, console))),
         Some(Command::Waits(waits)) => Ok(look::with_console(|console| inspect::run_waits(&waits, console))),
+        Some(Command::Tail(command)) => tail::tail(&command),
+        Some(Command::Trace(arguments)) => trace::trace(arguments, say),
         Some(Command::Completion(completion)) => Ok(completion::print(&completion, say)),
         Some(Command::Observer) => Ok(roles::observer()),
         Some(Command::Front(front)) => roles::front(front),

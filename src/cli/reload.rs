@@ -1,27 +1,19 @@
 //! `glasspool reload`: asks the running supervisor for a reload, and waits for what
 //! becomes of it. Unlike `kill -USR2` it can say that the reload failed.
 //!
-//! The supervisor listens on an abstract unix socket that has its pid in the name. The
-//! request is the packet `reload`; the answer is lines of progress, one a packet, the
+//! The request is the packet `reload`; the answer is lines of progress, one a packet, the
 //! last of which is `ok` or `failed: REASON`.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::Args;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::SendFlags;
 
 use super::Failure;
-use super::flags::Flags;
-use super::load::load;
+use super::supervisor::{Whom, connect, receive};
 
-/// Longest answer packet.
-const LINE_BYTES: usize = 4096;
 /// Lines of progress that are read at most.
 const MAX_LINES: usize = 10_000;
 /// Longest silence: PHP may compile a whole application before the new pools are ready,
@@ -31,70 +23,24 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Which supervisor.
 #[derive(Debug, Args)]
 pub struct ReloadArguments {
-    /// Pid of the supervisor [default: what the pid file says]
-    #[arg(value_name = "PID")]
-    supervisor: Option<i32>,
-    /// Configuration that names the pid file [default: as for `glasspool run`]
-    #[arg(short = 'y', long, value_name = "FILE")]
-    fpm_config: Option<PathBuf>,
-    /// Pid file, where the configuration names none
-    #[arg(short = 'g', long, value_name = "FILE")]
-    pid: Option<PathBuf>,
-    /// Where relative paths of the configuration start
-    #[arg(short, long, value_name = "PREFIX")]
-    prefix: Option<PathBuf>,
+    #[command(flatten)]
+    whom: Whom,
 }
 
-pub(super) fn reload(arguments: ReloadArguments, say: impl Fn(&str)) -> Result<ExitCode, Failure> {
-    let pid = match arguments.supervisor {
-        Some(pid) => pid,
-        None => pid_of(&arguments).map_err(Failure::ordinary)?,
-    };
+pub(super) fn reload(arguments: &ReloadArguments, say: impl Fn(&str)) -> Result<ExitCode, Failure> {
+    let pid = arguments.whom.find().map_err(Failure::ordinary)?;
     ask(pid, say).map_err(Failure::ordinary)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn pid_of(arguments: &ReloadArguments) -> anyhow::Result<i32> {
-    let flags = Flags {
-        fpm_config: arguments.fpm_config.clone(),
-        prefix: arguments.prefix.clone(),
-        pid: arguments.pid.clone(),
-        allow_root: true,
-        ..Flags::default()
-    };
-    let file = match load(&flags) {
-        Ok(settings) => settings.global.pid,
-        // The supervisor itself says best what is wrong with the rest.
-        Err(failure) => match &failure.global {
-            Some(global) => global.pid.clone(),
-            None => return Err(failure.into()),
-        },
-    };
-    let file = file.or(flags.pid).context(
-        "the configuration names no pid file, so the supervisor cannot be found \
-         (set pid in [global], or give the pid as an argument)",
-    )?;
-    read_pid(&file)
-}
-
-fn read_pid(file: &Path) -> anyhow::Result<i32> {
-    let shown = file.display();
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the pid file {shown} (is the supervisor running?)"))?;
-    let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
-    pid.with_context(|| format!("the pid file {shown} holds no pid"))
-}
-
 /// Asks, and passes on the lines of progress.
 fn ask(pid: i32, say: impl Fn(&str)) -> anyhow::Result<()> {
-    let socket = connect(pid).with_context(|| {
-        format!("process {pid} takes no questions (is it Glasspool's supervisor, and yours? stock php-fpm is reloaded by SIGUSR2)")
-    })?;
+    let socket = connect(pid)?;
     rustix::net::send(&socket, b"reload", SendFlags::NOSIGNAL).context("cannot ask for the reload")?;
     let mut last = None;
     for _ in 0..MAX_LINES {
-        let Some(line) =
-            receive(&socket).with_context(|| format!("process {pid} has not finished the reload"))?
+        let Some(line) = receive(&socket, PATIENCE)
+            .with_context(|| format!("process {pid} has not finished the reload"))?
         else {
             break;
         };
@@ -112,47 +58,13 @@ fn ask(pid: i32, say: impl Fn(&str)) -> anyhow::Result<()> {
     }
 }
 
-fn connect(pid: i32) -> io::Result<OwnedFd> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    let address = SocketAddrUnix::new_abstract_name(format!("glasspool-ctl-{pid}").as_bytes())?;
-    rustix::net::connect(&socket, &address)?;
-    // Any process may take such a name; only the one with the pid may answer for it.
-    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-    if peer.pid.as_raw_nonzero().get() != pid {
-        return Err(io::Error::other(format!(
-            "process {} answers in its place",
-            peer.pid.as_raw_nonzero()
-        )));
-    }
-    Ok(socket)
-}
-
-/// The next line, or `None` at the end.
-fn receive(socket: &OwnedFd) -> anyhow::Result<Option<String>> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let left = Timespec::try_from(until.saturating_duration_since(Instant::now()))?;
-        let mut ready = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
-        match rustix::event::poll(&mut ready, Some(&left)) {
-            Ok(0) => return Err(anyhow!("nothing was heard for {PATIENCE:?}")),
-            Ok(_) => break,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    let mut buffer = vec![0; LINE_BYTES];
-    let (count, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
-    Ok((count > 0).then(|| String::from_utf8_lossy(&buffer[..count]).trim_end().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+    use rustix::net::RecvFlags;
 
     use super::*;
 
@@ -195,20 +107,5 @@ mod tests {
             let error = answering(packets).0.expect_err("is no success");
             assert!(error.to_string().ends_with(expected), "{error}");
         }
-    }
-
-    #[test]
-    fn a_supervisor_that_is_not_there_is_told() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("pid");
-        assert!(read_pid(&file).is_err());
-        for bad in ["", "-1", "0", "x"] {
-            std::fs::write(&file, bad).expect("writes");
-            assert!(read_pid(&file).is_err(), "{bad}");
-        }
-        std::fs::write(&file, "42\n").expect("writes");
-        assert_eq!(read_pid(&file).expect("a pid"), 42);
-        // Pid 1 is no supervisor of ours.
-        assert!(ask(1, |_| ()).is_err());
     }
 }

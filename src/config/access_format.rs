@@ -17,6 +17,8 @@ const DURATION: [&str; 7] = [
     "micro",
     "microseconds",
 ];
+/// What `%{…}x` stands for, which php-fpm does not know.
+const OURS: [&str; 2] = ["trace_id", "span_id"];
 const MEMORY: [&str; 5] = ["bytes", "kilo", "kilobytes", "mega", "megabytes"];
 
 /// Looks for the first code in `format` that cannot be written. A `%` at the end is nothing, as in php-fpm.
@@ -24,15 +26,27 @@ const MEMORY: [&str; 5] = ["bytes", "kilo", "kilobytes", "mega", "megabytes"];
 /// # Errors
 /// php-fpm's warning about it.
 pub fn check(format: &str) -> Result<(), String> {
+    check_each(format, false)
+}
+
+/// The same for a format of `glasspool.toml`, which may also have `%{trace_id}x` and `%{span_id}x`.
+///
+/// # Errors
+/// What is wrong, in the same words.
+pub fn check_with_ours(format: &str) -> Result<(), String> {
+    check_each(format, true)
+}
+
+fn check_each(format: &str, with_ours: bool) -> Result<(), String> {
     let mut rest = format;
     while let Some((_, code)) = rest.split_once('%') {
-        rest = one(code)?;
+        rest = one(code, with_ours)?;
     }
     Ok(())
 }
 
 /// Checks the code that follows a `%` and gives what comes after it.
-fn one(mut code: &str) -> Result<&str, String> {
+fn one(mut code: &str, with_ours: bool) -> Result<&str, String> {
     // Of several modifiers the last one counts, and an empty one is none.
     let mut modifier = "";
     while let Some(inner) = code.strip_prefix('{') {
@@ -72,6 +86,11 @@ fn one(mut code: &str) -> Result<&str, String> {
             &MEMORY,
             "only 'bytes', 'kilo', 'kilobytes', 'mega' or 'megabytes' are allowed as a modifier for %M",
         ),
+        'x' if with_ours && !modifier.is_empty() => among(
+            &OURS,
+            "only 'trace_id' or 'span_id' are allowed as a modifier for %x",
+        ),
+        'x' if with_ours => Err("'trace_id' or 'span_id' must be set between embraces for %x".to_owned()),
         'e' if modifier.is_empty() => {
             Err("the name of the environment variable must be set between embraces for %e".to_owned())
         }

@@ -8,9 +8,10 @@
 //! - `dump`: stacks as text or JSON, alike ones as one;
 //! - `record`: a wall-clock profile over some seconds;
 //! - `top`: a live table;
+//! - `tail`: what happens, as it happens, told by the observer of a running supervisor;
 //! - `waits`: which lines of PHP wait, as the kernel tells it.
 //!
-//! The commands need no running supervisor: a pool is found by the titles of its
+//! The commands but `tail` need no running supervisor: a pool is found by the titles of its
 //! processes. They only look: nothing here stops a process, writes to one, or sends it a
 //! signal.
 //!
@@ -24,6 +25,7 @@ mod look;
 mod member;
 mod paint;
 mod record;
+mod tail;
 mod targets;
 #[cfg(test)]
 mod testing;
@@ -34,6 +36,8 @@ pub use args::{DumpArguments, RecordArguments, TopArguments, WaitsArguments};
 pub use console::Console;
 pub use dump::run_dump;
 pub use record::run_record;
+pub use tail::TailArguments;
+pub(crate) use tail::run_tail;
 pub use top::run_top;
 pub use waits::run_waits;
 

@@ -20,6 +20,10 @@ pub(super) enum Role {
     Place,
     /// What deserves a doubt.
     Doubt,
+    /// What has failed.
+    Bad,
+    /// What is as it should be.
+    Fine,
 }
 
 impl Paint {
@@ -31,6 +35,8 @@ impl Paint {
                 Role::Wait => "33",
                 Role::Place => "2",
                 Role::Doubt => "35",
+                Role::Bad => "31",
+                Role::Fine => "32",
             }),
             text,
         }

@@ -4,12 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::Location;
 
-use jiff::Zoned;
+use jiff::{Timestamp, Zoned};
 
+use super::json;
 use super::line::{self, Form};
 use super::sink::Sink;
 use super::syslog::Syslog;
-use crate::config::{self, Global, LogLevel, LogTarget};
+use crate::config::{self, Global, LogForm, LogLevel, LogTarget};
 
 /// What a configuration says of the error log, with its destination opened.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(super) struct Rules {
     pub(super) limit: usize,
     target: Option<LogTarget>,
     syslog: config::Syslog,
+    form: LogForm,
     /// `None` writes to standard error only.
     log: Option<Log>,
 }
@@ -27,6 +29,8 @@ pub(super) struct Rules {
 struct Log {
     sink: Sink,
     form: Form,
+    /// Lines become JSON objects.
+    json: bool,
 }
 
 /// All of it.
@@ -60,7 +64,8 @@ impl Rules {
             limit: global.log_limit,
             target: global.error_log.clone(),
             syslog: global.syslog.clone(),
-            log: open_target(global.error_log.as_ref(), &global.syslog)?,
+            log: open_target(global.error_log.as_ref(), &global.syslog, global.error_form)?,
+            form: global.error_form,
         })
     }
 
@@ -115,7 +120,7 @@ impl Destinations {
     /// Opens the configured destination anew. One that cannot be opened leaves the old
     /// one in use.
     pub(super) fn open_again(&mut self) -> io::Result<()> {
-        let opened = open_target(self.rules.target.as_ref(), &self.rules.syslog)?;
+        let opened = open_target(self.rules.target.as_ref(), &self.rules.syslog, self.rules.form)?;
         if let (Some(log), Some(mut opened)) = (&mut self.rules.log, opened) {
             opened.sink.succeed(&mut log.sink);
             *log = opened;
@@ -177,7 +182,12 @@ impl Destinations {
 
     fn put_log(&mut self, level: LogLevel, lines: &[u8]) {
         match &mut self.rules.log {
-            Some(Log { sink, form }) => sink.write(level, lines, |text| lost(*form, text)),
+            Some(Log { sink, json: true, .. }) => {
+                let now = Timestamp::now();
+                let report = |text: &str| json::objects(&lost(Form::File, text), now);
+                sink.write(level, &json::objects(lines, now), report);
+            }
+            Some(Log { sink, form, .. }) => sink.write(level, lines, |text| lost(*form, text)),
             None => self.put_stderr(lines),
         }
     }
@@ -212,13 +222,19 @@ impl Stderr {
     }
 }
 
-fn open_target(target: Option<&LogTarget>, syslog: &config::Syslog) -> io::Result<Option<Log>> {
+/// Opens a log. JSON is for files: the system's log daemon has a form of its own.
+fn open_target(
+    target: Option<&LogTarget>,
+    syslog: &config::Syslog,
+    wanted: LogForm,
+) -> io::Result<Option<Log>> {
     let (sink, form) = match target {
         None => return Ok(None),
         Some(LogTarget::File(path)) => (Sink::to(super::open_log(path)?.into())?, Form::File),
         Some(LogTarget::Syslog) => (Sink::syslog(Syslog::new(syslog)), Form::Syslog),
     };
-    Ok(Some(Log { sink, form }))
+    let json = wanted == LogForm::Json && form == Form::File;
+    Ok(Some(Log { sink, form, json }))
 }
 
 fn same_file(a: impl AsFd, b: impl AsFd) -> bool {

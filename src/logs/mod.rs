@@ -1,11 +1,12 @@
 //! The log files that an operator knows from php-fpm, in php-fpm's own formats.
 //!
-//! Start with `error_log`, then `destinations` for who sees a line. `line` is pure text, `sink` writes
+//! Start with `error_log`, then `destinations` for who sees a line. `line` is pure text, `json` what becomes of it where that is wanted, `sink` writes
 //! without waiting, `syslog` is the way to the system's log daemon. Slow logs and access
 //! logs are only opened here; the observer and the workers write them.
 
 mod destinations;
 mod error_log;
+mod json;
 mod line;
 mod sink;
 mod syslog;

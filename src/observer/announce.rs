@@ -71,7 +71,11 @@ impl Announcer {
             Announcement {
                 line: format!("[pool {}] child {pid}{}", rules.pool, sentence(begin, event)),
                 is_notice: matches!(order.why, Why::Doomed(_)),
-                entry: slowlog::entry(&Zoned::now(), &head, frames, rules.depth),
+                entry: if rules.json {
+                    slowlog::json(&Zoned::now(), &head, frames, rules.depth)
+                } else {
+                    slowlog::entry(&Zoned::now(), &head, frames, rules.depth)
+                },
             }
         })
     }
@@ -233,7 +237,9 @@ mod tests {
             after: None,
             depth: 20,
             looks: 1,
+            json: false,
             stop: Stop::Never,
+            still_running: true,
             log: Some(File::create(&slow).unwrap().into()),
         };
         let told = |is_notice| Announcement {

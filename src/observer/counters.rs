@@ -5,10 +5,14 @@ use glasspool_otel::export;
 /// Totals over this observer's life.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Counters {
-    /// Spans handed to the pipeline, those of killed workers included.
+    /// Spans of requests handed to the pipeline, those of killed workers included.
     pub(super) spans: u64,
     /// Of these, spans of requests whose worker ended first.
     pub(super) killed: u64,
+    /// Early spans of requests past their limit, beside their own.
+    pub(super) still_running: u64,
+    /// Spans of work after a response, handed over as well.
+    pub(super) post_response: u64,
     /// Requests that ended and were neither sampled nor slow, failed or aborted.
     pub(super) unsampled: u64,
     /// Connections that failed before they became requests.
@@ -72,10 +76,11 @@ impl Counters {
             ..
         } = self.samples;
         Some(format!(
-            "the observer ends after {} spans ({} of killed workers), {} unsampled requests, {} dropped connections, \
-             {exact} exact, {checked} checked, {stopped} stopped and {partial} partial samples; lost: {}",
+            "the observer ends after {} spans ({} of killed workers), {} early spans of slow requests, {} unsampled \
+             requests, {} dropped connections, {exact} exact, {checked} checked, {stopped} stopped and {partial} partial samples; lost: {}",
             self.spans,
             self.killed,
+            self.still_running,
             self.unsampled,
             self.incidents,
             losses.join(", "),

@@ -2,7 +2,7 @@
 //!
 //! The work per call is bounded by the size of the worker's ring, whatever is in it.
 
-use glasspool_abi::record::{ABORTED, End, FATAL, INCIDENT, Peek, Text};
+use glasspool_abi::record::{ABORTED, End, FATAL, INCIDENT, LINE, Peek, Text};
 use glasspool_abi::slot::Drained;
 use glasspool_otel::queue::Priority;
 
@@ -81,13 +81,23 @@ impl Requests {
         now: u64,
     ) -> Option<()> {
         let peek = End::peek(record)?;
-        if peek.flags & INCIDENT == 0 {
-            report.metrics.request(&pool.rules.pool, record, &peek);
+        if peek.flags & LINE != 0 {
+            return self.on_logged(record, pool, report, now);
         }
         let over = self
             .limit
             .is_some_and(|limit| u128::from(peek.busy_ns) >= limit.as_nanos());
-        match fate(&peek, over || self.cases.is_slow(peek.number)) {
+        let fate = fate(&peek, over || self.cases.is_slow(peek.number));
+        if fate != Fate::Incident {
+            let exported = matches!(fate, Fate::Export(_));
+            report.metrics.request(&pool.rules.pool, record, &peek, exported);
+            let is_slow = over || self.cases.is_slow(peek.number);
+            report
+                .history
+                .request(&pool.name, self.facts.pid, record, is_slow);
+            self.recent.extend(End::context(record));
+        }
+        match fate {
             Fate::Incident => {
                 report.counters.incidents += 1;
                 let end = End::decode(record)?;

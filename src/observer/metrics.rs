@@ -2,20 +2,32 @@
 //!
 //! Per request this costs one look into a small table; all else is counted elsewhere
 //! anyway and read when a snapshot is due. Names and attributes: `docs/instrumentation.md`.
+//!
+//! Snapshots are sent (`Report::tell_metrics`) and fetched ([`endpoint`], [`scrape`]). What
+//! only the supervisor counts comes from there ([`supervised`]).
 
+pub(super) mod endpoint;
+mod own;
+mod phpfpm;
+pub(super) mod scrape;
 mod series;
 mod snapshot;
+mod supervised;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use glasspool_abi::control::Ended;
+use glasspool_abi::control::{Ended, Scraped};
 use glasspool_abi::record::{Begin, End, FATAL, Peek, Text};
-use glasspool_otel::metrics::Histogram;
-use glasspool_otel::options::{ExporterKind, Options};
+use glasspool_otel::metrics::{Exemplar, Histogram};
+use glasspool_otel::options::{ExemplarFilter, ExporterKind, Options};
 
+use self::own::Memory;
+use self::scrape::LastScrape;
 use self::series::{Failure, Methods, Series};
+pub(super) use self::snapshot::Surroundings;
+pub(super) use self::supervised::Supervised;
 
 /// Series of durations per pool; a worker that invents status codes fills this and no
 /// more. The rest shares one (specification/metrics/sdk.md, "Cardinality limits").
@@ -35,25 +47,37 @@ pub(super) struct Metrics {
     methods: Methods,
     pools: HashMap<String, PoolFigures>,
     stopped: Duration,
+    exemplars: ExemplarFilter,
+    /// Whether spans are exported, so that an exemplar leads somewhere.
+    has_spans: bool,
+    pub(super) supervised: Supervised,
+    memory: Memory,
+    /// Whether php-fpm's exporters' names are told besides.
+    phpfpm_names: bool,
+    last_scrape: LastScrape,
 }
 
 /// What is counted of one pool.
 #[derive(Debug, Default)]
 struct PoolFigures {
     durations: HashMap<Series, Arc<Histogram>>,
+    /// CPU time of requests that ended, user and system, nanoseconds.
+    cpu_ns: [u64; 2],
     killed: u64,
     /// Workers that ended by a signal, by its number.
     deaths: BTreeMap<i32, u64>,
     saturations: u64,
+    /// Lines of its workers that were told, and that were dropped.
+    lines: [u64; 2],
     /// Kinds of requests that were under way in an earlier snapshot: they are told with
     /// zero when there are none, or else their last figure would stand for ever.
     active: BTreeMap<Series, i64>,
 }
 
 impl Metrics {
-    pub(super) fn new(options: &Options) -> Metrics {
+    pub(super) fn new(options: &Options, scraped: Option<&Scraped>) -> Metrics {
         Metrics {
-            enabled: options.metrics.exporter != ExporterKind::None,
+            enabled: options.metrics.exporter != ExporterKind::None || scraped.is_some(),
             start_unix_ns: unix_ns(),
             last_unix_ns: 0,
             interval: options.metric_reader.interval,
@@ -61,11 +85,18 @@ impl Metrics {
             methods: Methods::new(&options.conventions.known_methods),
             pools: HashMap::new(),
             stopped: Duration::ZERO,
+            exemplars: options.exemplars,
+            has_spans: options.traces.exporter != ExporterKind::None,
+            supervised: Supervised::default(),
+            memory: Memory::default(),
+            phpfpm_names: scraped.is_some_and(|scraped| scraped.phpfpm_names),
+            last_scrape: LastScrape::default(),
         }
     }
 
-    /// A request has ended; `record` is its end record. Takes less than 200 ns.
-    pub(super) fn request(&mut self, pool: &str, record: &[u8], peek: &Peek) {
+    /// A request has ended; `record` is its end record, `exported` whether its span is.
+    /// Takes less than 200 ns.
+    pub(super) fn request(&mut self, pool: &str, record: &[u8], peek: &Peek, exported: bool) {
         if !self.enabled {
             return;
         }
@@ -78,7 +109,25 @@ impl Metrics {
             Failure::None
         };
         let series = Series::new(self.methods.number(method), scheme, peek.status, failure);
-        self.pool(pool).record(series, peek.responded_ns);
+        let ids = self
+            .takes_exemplar(exported)
+            .then(|| End::identity(record))
+            .flatten();
+        let exemplar = ids.map(|(trace_id, span_id, start_unix_ns)| Exemplar {
+            ns: peek.responded_ns,
+            unix_ns: start_unix_ns.saturating_add(peek.responded_ns),
+            trace_id,
+            span_id,
+        });
+        let figures = self.pool(pool);
+        figures.record(series, peek.responded_ns, exemplar);
+        for (total, ns) in figures
+            .cpu_ns
+            .iter_mut()
+            .zip(End::cpu_ns(record).unwrap_or_default())
+        {
+            *total = total.saturating_add(ns);
+        }
     }
 
     /// A worker has ended before its request did.
@@ -88,15 +137,35 @@ impl Metrics {
             Ended::Exited(_) => Failure::Exit,
         };
         let series = self.series_of(begin, failure);
+        let ns = mono_ns.saturating_sub(begin.start_mono_ns);
+        // Its span always is.
+        let exemplar = self.takes_exemplar(true).then(|| Exemplar {
+            ns,
+            unix_ns: begin.start_unix_ns.saturating_add(ns),
+            trace_id: begin.trace_id,
+            span_id: begin.span_id,
+        });
         let pool = self.pool(pool);
         pool.killed += 1;
-        pool.record(series, mono_ns.saturating_sub(begin.start_mono_ns));
+        pool.record(series, ns, exemplar);
     }
 
     /// A worker has ended.
     pub(super) fn worker_ended(&mut self, pool: &str, ended: Ended) {
         if let Ended::Killed { signal, .. } = ended {
             *self.pool(pool).deaths.entry(signal).or_default() += 1;
+        }
+    }
+
+    /// A line of a worker of the pool became a log record, or would have.
+    pub(super) fn line(&mut self, pool: &str) {
+        self.pool(pool).lines[0] += 1;
+    }
+
+    /// So many more did not.
+    pub(super) fn lines_dropped(&mut self, pool: &str, lines: u64) {
+        if lines > 0 {
+            self.pool(pool).lines[1] += lines;
         }
     }
 
@@ -124,6 +193,14 @@ impl Metrics {
         due
     }
 
+    fn takes_exemplar(&self, exported: bool) -> bool {
+        match self.exemplars {
+            ExemplarFilter::TraceBased => exported && self.has_spans,
+            ExemplarFilter::AlwaysOn => true,
+            ExemplarFilter::AlwaysOff => false,
+        }
+    }
+
     fn series_of(&self, begin: &Begin, failure: Failure) -> Series {
         let text = |text| begin.texts.get(text);
         Series::new(
@@ -144,10 +221,14 @@ impl Metrics {
 }
 
 impl PoolFigures {
-    fn record(&mut self, series: Series, ns: u64) {
+    fn record(&mut self, series: Series, ns: u64, exemplar: Option<Exemplar>) {
         let full = self.durations.len() >= MOST_SERIES && !self.durations.contains_key(&series);
         let series = if full { Series::OVERFLOW } else { series };
-        Arc::make_mut(self.durations.entry(series).or_default()).record(ns);
+        let histogram = Arc::make_mut(self.durations.entry(series).or_default());
+        histogram.record(ns);
+        if let Some(exemplar) = exemplar {
+            histogram.remember(exemplar);
+        }
     }
 }
 

@@ -8,7 +8,8 @@
 //! **Trust.** Whatever a worker can write is hostile: slots, memory, the doorbell. Work
 //! per turn is bounded by what the supervisor said of sizes.
 //!
-//! It opens no file, accepts no connection, and starts no process. Start reading at
+//! It writes to no file but those that the supervisor has opened, and starts no process, and accepts connections only where its metrics
+//! are to be fetched (`metrics::endpoint`). Start reading at
 //! `state`, then `drain` and `looks`; `run` is the loop around them.
 
 mod announce;
@@ -18,13 +19,17 @@ mod desk;
 mod diagnostics;
 mod drain;
 mod eyes;
+mod history;
 mod ladder;
+mod lines;
 mod looks;
 #[cfg(test)]
 mod looks_tests;
 mod metrics;
+mod outputs;
 mod privileges;
 mod protocol;
+mod readers;
 mod report;
 mod run;
 mod sampler;
@@ -34,6 +39,8 @@ mod sighting;
 mod slow;
 mod slowlog;
 mod state;
+mod still_running;
+mod surroundings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

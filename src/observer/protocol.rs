@@ -26,12 +26,17 @@ pub(super) enum Input {
         pool: glasspool_abi::PoolId,
         log: OwnedFd,
     },
+    TelemetryFile(OwnedFd),
     Worker {
         view: WorkerView,
         slot: OwnedFd,
         process: OwnedFd,
         memory: Option<OwnedFd>,
         calls: Option<OwnedFd>,
+    },
+    Tail {
+        question: Vec<u8>,
+        connection: OwnedFd,
     },
     /// Anything that carries no descriptor: an engine, a worker's end, the order to stop.
     Plain(ToObserver),
@@ -43,6 +48,8 @@ pub(super) struct Start {
     pub(super) start: ObserverStart,
     pub(super) cursors: OwnedFd,
     pub(super) doorbell: OwnedFd,
+    /// Where metrics are fetched.
+    pub(super) scrapes: Option<OwnedFd>,
 }
 
 /// Why there is no next message.
@@ -108,9 +115,14 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
     };
     Ok(match message {
         ToObserver::Start(start) => Input::Start(Box::new(Start {
-            start: *start,
             cursors: need("the cursor table")?,
             doorbell: need("the doorbell")?,
+            scrapes: start
+                .scraped
+                .is_some()
+                .then(|| need("the socket for metrics"))
+                .transpose()?,
+            start: *start,
         })),
         ToObserver::Pool(view) => Input::Pool {
             view,
@@ -123,15 +135,22 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
             calls: fds.next(),
             view,
         },
+        ToObserver::Tail { question } => Input::Tail {
+            question,
+            connection: need("a reader")?,
+        },
         ToObserver::SlowLog { pool } => Input::SlowLog {
             pool,
             log: need("the slow log")?,
         },
+        ToObserver::TelemetryFile => Input::TelemetryFile(need("the file for telemetry")?),
         plain @ (ToObserver::Engine { .. }
         | ToObserver::WorkerGone { .. }
         | ToObserver::PoolGone { .. }
         | ToObserver::LastLook { .. }
         | ToObserver::Saturated { .. }
+        | ToObserver::Figures(_)
+        | ToObserver::Line(_)
         | ToObserver::Stop { .. }) => Input::Plain(plain),
     })
 }
@@ -152,6 +171,7 @@ mod tests {
             pid: Pid(2),
             pool: PoolId(0),
             engine: EngineId(1),
+            born_mono_ns: 0,
             slot_bytes: 3,
             cursor: 0,
         })

@@ -2,25 +2,33 @@
 //! them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use glasspool_abi::control::{Ended, ObserverStart};
 use glasspool_abi::record::{Begin, End};
 use glasspool_abi::slot::InFlight;
+use glasspool_abi::zend::PhpBuild;
 use glasspool_otel::export::{Pipeline, PipelineError, Terminal};
+use glasspool_otel::line::Line;
+use glasspool_otel::metrics::Snapshot;
 use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 use glasspool_otel::queue::Priority;
 use glasspool_otel::resource::{Runtime, random_instance_id, resource};
 use glasspool_otel::saturation::Saturation;
 use glasspool_otel::slow::SlowEvent;
-use glasspool_otel::span::{Death, Facts, killed_span, server_span};
+use glasspool_otel::span::{Death, Facts, Kept, killed_span, post_response_span, server_span};
 
 use super::counters::Counters;
+use super::history::History;
 use super::ladder::{Ladder, LadderView};
-use super::metrics::Metrics;
+use super::metrics::scrape::Scrape;
+use super::metrics::{Metrics, Surroundings};
+use super::outputs::Outputs;
 use super::sampler::Seen;
 use super::scoreboard::Scoreboard;
 use super::sighting::{Look, signal_name};
+use super::surroundings;
 use crate::logs::ErrorLog;
 
 /// Memory of a small span, to give the queue's bound in items a size that leaves the
@@ -32,12 +40,13 @@ pub(super) type OpenTerminal = Box<dyn Fn() -> Terminal + Send>;
 
 /// See the module.
 pub(super) struct Report {
-    pipeline: Pipeline,
-    options: Options,
+    pub(super) pipeline: Pipeline,
+    pub(super) options: Options,
     runtime: Runtime,
-    terminal: OpenTerminal,
+    pub(super) outputs: Outputs,
     pub(super) counters: Counters,
     pub(super) metrics: Metrics,
+    pub(super) history: History,
     ladder: Ladder,
     log: ErrorLog,
 }
@@ -53,32 +62,35 @@ impl Report {
     ) -> Report {
         let mut options = options(start, log);
         let runtime = Runtime {
-            php_version: None,
             host_name: rustix::system::uname()
                 .nodename()
                 .to_str()
                 .ok()
                 .map(str::to_owned),
             instance_id: random_instance_id(),
+            surroundings: surroundings::read(),
+            ..Runtime::default()
         };
-        let pipeline = match Pipeline::new(&options, &resource(&options, &runtime), terminal()) {
+        let outputs = Outputs::new(&options, terminal, log);
+        let pipeline = match Pipeline::new(&options, &resource(&options, &runtime), outputs.open()) {
             Ok(pipeline) => pipeline,
             Err(e) => {
                 log.error(format_args!("no telemetry is exported: {}", with_causes(&e)));
                 options.traces.exporter = ExporterKind::None;
                 options.logs.exporter = ExporterKind::None;
                 options.metrics.exporter = ExporterKind::None;
-                Pipeline::new(&options, &resource(&options, &runtime), terminal())
+                Pipeline::new(&options, &resource(&options, &runtime), outputs.open())
                     .expect("without exporters a pipeline needs only the runtime it is made in")
             }
         };
         Report {
             pipeline,
-            metrics: Metrics::new(&options),
+            metrics: Metrics::new(&options, start.scraped.as_ref()),
             options,
             runtime,
-            terminal,
+            outputs,
             counters: Counters::default(),
+            history: History::new(start.history_bytes),
             ladder,
             log: log.clone(),
         }
@@ -91,13 +103,15 @@ impl Report {
 
     /// An engine is up. The first one's version becomes part of the resource; no request
     /// can have been reported before.
-    pub(super) fn on_php(&mut self, version: &str) {
+    pub(super) fn on_php(&mut self, php: &PhpBuild) {
         if self.runtime.php_version.is_some() {
             return;
         }
-        self.runtime.php_version = Some(version.to_owned());
+        self.runtime.php_version = Some(php.version.clone());
+        let threads = if php.zts { "ZTS" } else { "NTS" };
+        self.runtime.php_description = Some(format!("PHP {} {threads}, API {}", php.version, php.api));
         let resource = resource(&self.options, &self.runtime);
-        match Pipeline::new(&self.options, &resource, (self.terminal)()) {
+        match Pipeline::new(&self.options, &resource, self.outputs.open()) {
             Ok(pipeline) => self.pipeline = pipeline,
             Err(e) => self.log.error(format_args!(
                 "telemetry goes without PHP's version: {}",
@@ -114,8 +128,14 @@ impl Report {
         }
         self.counters.spans += 1;
         if self.pipeline.takes_spans() {
-            let span = server_span(end, facts, self.on_span(samples), &self.options.conventions);
+            let mut span = server_span(end, facts, self.on_span(samples), &self.options.conventions);
+            let kept = Kept::why(end, priority == Priority::Urgent);
+            span.attributes.extend(kept.map(Kept::attribute));
             self.pipeline.push_span(span, priority);
+            if let Some(after) = post_response_span(end, facts) {
+                self.counters.post_response += 1;
+                self.pipeline.push_span(after, priority);
+            }
         }
     }
 
@@ -135,6 +155,7 @@ impl Report {
         self.counters.spans += 1;
         self.counters.killed += 1;
         self.metrics.killed(&facts.pool, begin, ended, mono_ns);
+        self.history.killed(begin, facts, ended, mono_ns);
         if self.pipeline.takes_spans() {
             let (death, samples) = (death(ended), self.on_span(samples));
             let span = killed_span(begin, facts, &death, mono_ns, samples, &self.options.conventions);
@@ -157,6 +178,7 @@ impl Report {
     /// All workers of a pool are busy; `line` says it in words.
     pub(super) fn saturated(&mut self, saturation: &Saturation, line: &str) {
         self.metrics.saturated(&saturation.pool);
+        self.history.saturated(&saturation.pool, line);
         if self.pipeline.takes_logs() {
             self.pipeline
                 .push_log(saturation.to_log_record(line, SystemTime::now()));
@@ -166,11 +188,21 @@ impl Report {
     /// A request that still runs was looked into.
     pub(super) fn seen(&mut self, seen: &Seen, facts: &Facts) {
         self.count_look(seen.look);
+        self.history.seen(&seen.begin, &seen.event, facts);
         if self.options.slow_signal.as_log() && self.pipeline.takes_logs() && has_ids(&seen.begin) {
             let record = seen
                 .event
                 .to_log_record(&seen.begin, facts, &self.options.conventions);
             self.pipeline.push_log(record);
+        }
+    }
+
+    /// A worker wrote a line.
+    pub(super) fn line(&mut self, line: &Line) {
+        self.metrics.line(&line.pool);
+        self.history.line(line);
+        if self.pipeline.takes_logs() {
+            self.pipeline.push_line(line.to_log_record());
         }
     }
 
@@ -182,10 +214,29 @@ impl Report {
     /// Sends the figures of now, if it is time for that at `now` (monotonic nanoseconds).
     pub(super) fn tell_metrics(&mut self, board: &Scoreboard, now: u64) {
         if self.pipeline.takes_metrics() && self.metrics.is_due(now) {
-            let (rights, delivery) = (self.rights(), self.pipeline.counters());
-            let snapshot = self.metrics.snapshot(board, &rights, &self.counters, &delivery);
+            let snapshot = self.snapshot(board);
             self.pipeline.push_metrics(snapshot);
         }
+    }
+
+    /// The figures of now, or of a moment ago, for whoever fetches them.
+    pub(super) fn scrape(&mut self, board: &Scoreboard) -> Arc<Scrape> {
+        if let Some(recent) = self.metrics.recent_scrape() {
+            return recent;
+        }
+        let snapshot = self.snapshot(board);
+        let resource = resource(&self.options, &self.runtime);
+        self.metrics.new_scrape(snapshot, resource)
+    }
+
+    fn snapshot(&mut self, board: &Scoreboard) -> Snapshot {
+        let around = Surroundings {
+            ladder: self.rights(),
+            counters: &self.counters,
+            delivery: self.pipeline.counters(),
+            waiting: self.pipeline.waiting_bytes(),
+        };
+        self.metrics.snapshot(board, &around)
     }
 
     /// How many spans are on their way.
@@ -195,7 +246,7 @@ impl Report {
         }
         let delivery = self.pipeline.counters().spans;
         InFlight {
-            taken: self.counters.spans,
+            taken: self.counters.spans + self.counters.still_running + self.counters.post_response,
             settled: delivery.exported + delivery.lost(),
         }
     }
@@ -229,21 +280,20 @@ fn options(start: &ObserverStart, log: &ErrorLog) -> Options {
     let defaults = FileDefaults {
         max_queue_bytes: Some(queue_bytes),
         max_queue_items: Some(queue_bytes / SMALL_SPAN_BYTES),
+        redacted_query_keys: start.redact_query.clone(),
         ..FileDefaults::default()
     };
-    let (options, warnings) = Options::from_env(&variables, defaults);
-    // What is wrong with the sampler's variables is told by the supervisor, who uses them.
-    for warning in warnings
-        .iter()
-        .filter(|w| !w.variable.starts_with("OTEL_TRACES_SAMPLER"))
-    {
+    let (mut options, warnings) = Options::from_env(&variables, defaults);
+    options.conventions.routes.clone_from(&start.routes);
+    // What is wrong with what workers go by is told by the supervisor, who uses them.
+    for warning in warnings.iter().filter(|warning| !warning.is_about_workers()) {
         log.warning(warning);
     }
     options
 }
 
 /// Ids of zeros are invalid (W3C Trace Context, 3.2.2.3): a worker's slot is damaged.
-fn has_ids(begin: &Begin) -> bool {
+pub(super) fn has_ids(begin: &Begin) -> bool {
     begin.trace_id.0 != [0; 16] && begin.span_id.0 != [0; 8]
 }
 

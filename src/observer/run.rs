@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::metrics::endpoint::{Endpoint, Question};
 use super::protocol::{Inbox, Input, ProtocolError, Start};
 use super::sampler::{Answer, Sampler};
 use super::state::{Observer, Tick};
@@ -58,8 +59,10 @@ pub(super) async fn run(channel: Channel, log: &ErrorLog) -> Result<(), StartErr
                 mut observer,
                 mut answers,
                 doorbell,
+                scrapes,
             } = parts;
-            let within = watch(&inbox, &mut observer, &mut answers, &doorbell, log).await;
+            // Ends with it: whoever fetches metrics from then on waits for a successor.
+            let within = watch(&inbox, &mut observer, &mut answers, &doorbell, scrapes, log).await;
             observer.finish(answers, within).await;
             Ok(())
         }
@@ -89,7 +92,11 @@ struct Parts {
     observer: Observer,
     answers: mpsc::Receiver<Answer>,
     doorbell: Doorbell,
+    scrapes: Option<Scrapes>,
 }
+
+/// Where metrics are fetched, and what is asked there.
+type Scrapes = (Endpoint, mpsc::Receiver<Question>);
 
 fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
     let system = |what| move |source| StartError::System { what, source };
@@ -97,6 +104,7 @@ fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
         start,
         cursors,
         doorbell,
+        scrapes,
     } = start;
     // First of all, while there is but one thread.
     let rights = privileges::give_up(start.identity.as_ref())?;
@@ -108,6 +116,8 @@ fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
     let entries = usize::try_from(start.cursors).unwrap_or(0);
     let cursors = CursorTable::map(cursors, entries)?;
     let doorbell = Doorbell::new(doorbell).map_err(system("wait on the doorbell"))?;
+    let scrapes = scrapes.map(Endpoint::start).transpose();
+    let scrapes = scrapes.map_err(system("wait on the socket for metrics"))?;
     let (sampler, answers) = Sampler::start(log.clone()).map_err(system("start the sampler's thread"))?;
     let colours = start.colour;
     let terminal = Box::new(move || Terminal {
@@ -119,6 +129,7 @@ fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
         observer,
         answers,
         doorbell,
+        scrapes,
     })
 }
 
@@ -129,8 +140,10 @@ async fn watch(
     observer: &mut Observer,
     answers: &mut mpsc::Receiver<Answer>,
     doorbell: &Doorbell,
+    scrapes: Option<Scrapes>,
     log: &ErrorLog,
 ) -> Duration {
+    let (_endpoint, mut questions) = scrapes.unzip();
     let mut pace = Pace::default();
     let mut last = Instant::now();
     let mut next = last;
@@ -146,6 +159,10 @@ async fn watch(
                 }
             },
             Some(answer) = answers.recv() => observer.on_answer(answer),
+            Some(question) = asked(&mut questions) => {
+                // An error is that nobody waits for it any more.
+                drop(question.send(observer.report.scrape(&observer.board)));
+            }
             // Not listened to until the turn it asked for has come: a worker may ring on and on.
             () = doorbell.rung(), if next > last + LEAST_PACE => next = last + LEAST_PACE,
             () = sleep_until(next) => {
@@ -158,6 +175,10 @@ async fn watch(
         // After each event: a kill may wait for what it was.
         observer.tell_supervisor(|message| inbox.tell(message).is_ok());
     }
+}
+
+async fn asked(questions: &mut Option<mpsc::Receiver<Question>>) -> Option<Question> {
+    questions.as_mut()?.recv().await
 }
 
 /// How long to wait until the rings are read again.

@@ -50,9 +50,13 @@ pub(super) struct Rules {
     pub(super) pool: String,
     pub(super) after: Option<Duration>,
     pub(super) depth: usize,
+    /// Whether the slow log is JSON.
+    pub(super) json: bool,
     /// Looks into one request at most, the last before a kill not counted.
     pub(super) looks: u32,
     pub(super) stop: Stop,
+    /// Whether the first look at a request is also sent as a span at once.
+    pub(super) still_running: bool,
     pub(super) log: Option<Arc<File>>,
 }
 

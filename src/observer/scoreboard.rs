@@ -15,6 +15,7 @@ use glasspool_otel::span::Facts;
 use glasspool_probes::php::frames::MAX_FRAMES;
 use glasspool_probes::sample::Stop;
 
+use super::lines::Recent;
 use super::sampler::{Newcomer, Process, Rules};
 use super::slow::Cases;
 use super::throttle::{Tally, Throttle};
@@ -36,6 +37,10 @@ pub(super) struct Pool {
     pub(super) rules: Arc<Rules>,
     pub(super) incidents: Throttle,
     pub(super) lost: Tally,
+    /// Its name, for what is kept of its requests.
+    pub(super) name: Arc<str>,
+    /// Lines of its workers that did not come.
+    pub(super) lines_dropped: Tally,
     /// Whether it has had a worker since it was told of.
     met: bool,
 }
@@ -63,6 +68,8 @@ pub(super) struct Requests {
     pub(super) cases: Cases,
     /// Number of the last request whose end record was read.
     pub(super) ended: u64,
+    /// The last of them, to find out which wrote a line.
+    pub(super) recent: Recent,
 }
 
 /// Why a worker cannot be watched.
@@ -101,6 +108,7 @@ impl Scoreboard {
 
     /// A pool; one that is told again changes for workers that start after.
     pub(super) fn add_pool(&mut self, view: PoolView, slow_log: Option<OwnedFd>) {
+        let name = Arc::from(view.name.as_str());
         let rules = Rules {
             pool: view.name,
             after: view.slow_after,
@@ -108,17 +116,21 @@ impl Scoreboard {
                 .unwrap_or(MAX_FRAMES)
                 .clamp(1, MAX_FRAMES),
             looks: view.slow_samples,
+            json: view.slow_json,
             stop: match view.slow_stop {
                 SlowStop::IfNeeded => Stop::IfNeeded,
                 SlowStop::Never => Stop::Never,
                 SlowStop::Always => Stop::Always,
             },
+            still_running: view.still_running,
             log: slow_log.map(|log| Arc::new(File::from(log))),
         };
         let pool = Pool {
             rules: Arc::new(rules),
             incidents: Throttle::new(10, SECOND_NS),
             lost: Tally::new(10 * SECOND_NS),
+            name,
+            lines_dropped: Tally::new(10 * SECOND_NS),
             met: false,
         };
         self.pools.insert(view.pool, pool);
@@ -176,6 +188,7 @@ impl Scoreboard {
             pid: u32::try_from(pid).unwrap_or(0),
             pool: pool.rules.pool.clone(),
             worker: u32::try_from(view.worker.0).unwrap_or(u32::MAX),
+            born_mono_ns: view.born_mono_ns,
             server_name: host_name,
         };
         let worker = Worker {
@@ -195,6 +208,7 @@ impl Scoreboard {
                 limit: pool.rules.after,
                 cases: Cases::default(),
                 ended: 0,
+                recent: Recent::default(),
             },
             garbled: Throttle::new(1, 60 * SECOND_NS),
             gone: None,

@@ -72,6 +72,50 @@ pub(super) fn entry(now: &Zoned, head: &Head<'_>, frames: Option<&[Frame]>, dept
     entry
 }
 
+/// The same as one JSON object in a line. Frames are what they are in the text.
+pub(super) fn json(now: &Zoned, head: &Head<'_>, frames: Option<&[Frame]>, depth: usize) -> String {
+    let Head {
+        pool,
+        pid,
+        begin,
+        event,
+    } = head;
+    let text = |text| begin.texts.text(text);
+    let (kind, reason) = match &event.cause {
+        Cause::Slow => ("slow", None),
+        Cause::Terminated(reason) => ("terminated", Some(reason)),
+        Cause::Crashed(signal) => ("crashed", Some(signal)),
+    };
+    let stack = frames.map(|frames| {
+        let listed = frames.iter().enumerate();
+        let listed = listed.filter(|(_, frame)| frame.kind != Kind::Main).take(depth);
+        let listed = listed.map(|(index, frame)| {
+            let (file, line) = called_at(&frames[index + 1..]);
+            serde_json::json!({"function": function(frame), "called_at_file": file, "called_at_line": line})
+        });
+        listed.collect::<Vec<_>>()
+    });
+    let mut entry = serde_json::json!({
+        "time": now.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string(),
+        "kind": kind,
+        "pool": pool,
+        "pid": pid.0,
+        "script": text(Text::Script),
+        "method": text(Text::Method),
+        "path": text(Text::Path),
+        "elapsed_s": event.elapsed.as_secs_f64(),
+        "reason": reason,
+        "trace_id": begin.trace_id.to_string(),
+        "span_id": begin.span_id.to_string(),
+        "wait": event.waiting.alike,
+        "wait_elapsed_s": event.waiting.so_far.map(|so_far| so_far.as_secs_f64()),
+        "stack": stack,
+    })
+    .to_string();
+    entry.push('\n');
+    entry
+}
+
 fn add(entry: &mut String, line: fmt::Arguments<'_>) {
     writeln!(entry, "{line}").expect("writing to a string does not fail");
 }
@@ -137,6 +181,31 @@ waiting = poll on tcp 10.0.3.7:3306, 1.2 s so far
         assert_eq!(written(&waiting, 4711, Some(&stack()), 20), expected);
         let running = written(&event(), 4711, Some(&stack()), 20);
         assert!(!running.contains("waiting"), "{running}");
+    }
+
+    #[test]
+    fn json_is_one_line_with_the_same_in_it() {
+        let head = Head {
+            pool: "www",
+            pid: Pid(4711),
+            begin: &begin(3),
+            event: &event(),
+        };
+        let line = json(&at(), &head, Some(&stack()), 20);
+        assert_eq!(line.lines().count(), 1);
+        let entry: serde_json::Value = serde_json::from_str(&line).expect("is JSON");
+        assert_eq!(entry["time"], "2026-03-01T04:05:06.000000+01:00");
+        assert_eq!((&entry["kind"], &entry["pid"]), (&"slow".into(), &4711.into()));
+        assert_eq!(entry["trace_id"], "01".repeat(16));
+        let frames = entry["stack"].as_array().expect("frames");
+        assert_eq!(frames.len(), 3);
+        assert_eq!(frames[1]["function"], "Db\\Repo->find");
+        assert_eq!(
+            (&frames[0]["called_at_file"], &frames[0]["called_at_line"]),
+            (&"/srv/db.php".into(), &42.into())
+        );
+        let unread: serde_json::Value = serde_json::from_str(&json(&at(), &head, None, 20)).expect("is JSON");
+        assert!(unread["stack"].is_null() && unread["reason"].is_null());
     }
 
     #[test]

@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::desk::{Desk, Taken};
 use super::drain::drain;
+use super::lines::{Lines, say_dropped};
 use super::looks::{LastLooks, watch};
+use super::readers::Readers;
 use super::report::{OpenTerminal, Report};
 use super::sampler::{Answer, Sampler, Seen, Why};
 use super::saturation::Surveys;
@@ -35,7 +37,9 @@ pub(super) struct Observer {
     pub(super) last_looks: LastLooks,
     pub(super) surveys: Surveys,
     pub(super) log: ErrorLog,
-    buffer: Vec<u8>,
+    pub(super) lines: Lines,
+    pub(super) readers: Readers,
+    pub(super) buffer: Vec<u8>,
     /// Answers to those who wait for a look.
     pub(super) looked: Vec<FromObserver>,
     /// Workers that are gone and read to the end; the supervisor is to be told.
@@ -75,6 +79,8 @@ impl Observer {
             last_looks: LastLooks::default(),
             surveys: Surveys::default(),
             log,
+            lines: Lines::default(),
+            readers: Readers::default(),
             buffer: Vec::new(),
             looked: Vec::new(),
             buried: Vec::new(),
@@ -100,7 +106,10 @@ impl Observer {
         match input {
             Input::Pool { view, slow_log } => self.on_pool(view, slow_log),
             Input::SlowLog { pool, log } => self.board.replace_slow_log(pool, log),
+            Input::TelemetryFile(file) => self.report.outputs.replace_file(file),
+            Input::Plain(ToObserver::Figures(figures)) => self.report.metrics.supervised.take_in(figures),
             Input::Plain(ToObserver::PoolGone { pool }) => {
+                self.report.metrics.supervised.forget(pool);
                 self.board.remove_pool(pool);
                 self.surveys.forget(pool);
             }
@@ -124,7 +133,7 @@ impl Observer {
                 }
             }
             Input::Plain(ToObserver::Engine { engine, php }) => {
-                self.report.on_php(&php.version);
+                self.report.on_php(&php);
                 self.board.add_engine(engine, *php);
             }
             Input::Plain(ToObserver::WorkerGone {
@@ -133,6 +142,12 @@ impl Observer {
                 mono_ns,
             }) => {
                 self.on_gone(worker, ended, mono_ns);
+            }
+            Input::Plain(ToObserver::Line(line)) => self.on_line(*line),
+            Input::Tail { question, connection } => {
+                let now = monotonic_ns();
+                self.readers.welcome(&question, connection, &self.report.history);
+                self.readers.serve(&self.report.history, now);
             }
             Input::Plain(ToObserver::Stop { within }) => return Some(within),
             Input::Start(_) | Input::Plain(_) => {
@@ -206,6 +221,9 @@ impl Observer {
             if let Some(lost) = pool.lost.due(now) {
                 say_lost(log, &pool.rules.pool, lost);
             }
+            if let Some(lines) = pool.lines_dropped.due(now) {
+                say_dropped(log, &pool.rules.pool, lines);
+            }
         }
         board.cursors.store_in_flight(report.in_flight());
         report.tell_metrics(board, now);
@@ -214,6 +232,8 @@ impl Observer {
         }
         self.order_last_looks();
         self.order_survey();
+        self.flush_lines(now);
+        self.readers.serve(&self.report.history, now);
         if !self.last_looks.is_empty() {
             let soon = now.saturating_add(RETRY_NS);
             tick.due = Some(tick.due.map_or(soon, |earliest| earliest.min(soon)));
@@ -242,19 +262,23 @@ impl Observer {
             }
             self.on_surveyed(id, seen.map(|seen| seen.event));
         } else {
-            self.on_seen(id, number, seen);
+            self.on_seen(id, number, why, seen);
         }
         self.order_last_looks();
         self.order_survey();
     }
 
     /// A request was looked at for its own sake.
-    fn on_seen(&mut self, id: WorkerId, number: u64, seen: Option<Seen>) {
+    fn on_seen(&mut self, id: WorkerId, number: u64, why: Why, seen: Option<Seen>) {
         let Some(worker) = self.board.workers.get_mut(&id) else {
             return;
         };
         if let Some(seen) = &seen {
             self.report.seen(seen, &worker.requests.facts);
+            if let Some(pool) = self.board.pools.get(&worker.pool) {
+                self.report
+                    .still_running(why, &pool.rules, seen, &worker.requests.facts);
+            }
         }
         let event = seen.map(|Seen { event, .. }| event);
         if let Some((held, samples)) = worker.requests.cases.answered(number, event) {
@@ -268,6 +292,8 @@ impl Observer {
 
     fn on_gone(&mut self, id: WorkerId, ended: Ended, mono_ns: u64) {
         let now = monotonic_ns();
+        self.end_lines(id);
+        self.flush_lines(now);
         let Observer {
             board,
             report,
@@ -340,6 +366,7 @@ impl Observer {
             self.on_answer(answer);
         }
         self.tick(monotonic_ns());
+        self.flush_lines(u64::MAX);
         let gone: Vec<_> = self
             .board
             .workers
@@ -359,6 +386,9 @@ impl Observer {
         for pool in self.board.pools.values_mut() {
             if let Some(lost) = pool.lost.rest() {
                 say_lost(&self.log, &pool.rules.pool, lost);
+            }
+            if let Some(lines) = pool.lines_dropped.rest() {
+                say_dropped(&self.log, &pool.rules.pool, lines);
             }
         }
         self.board.cursors.store_in_flight(InFlight::default());

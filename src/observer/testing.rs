@@ -215,7 +215,9 @@ impl Bench {
             slow_after: Some(LIMIT),
             slow_depth: 20,
             slow_samples: 4,
+            slow_json: false,
             slow_stop: SlowStop::Never,
+            still_running: true,
         };
         observer.on(Input::Pool {
             view,
@@ -317,12 +319,18 @@ pub(super) fn start() -> ObserverStart {
         otel_env: variables,
         // What the environment says wins.
         otel_file: vec![("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned())],
+        telemetry_file: None,
+        redact_query: None,
+        routes: vec![],
         queue_bytes: 8 << 20,
         budget: LookBudget {
             samples_per_second: 1000,
             stop_per_second: Duration::from_millis(10),
         },
         colour: false,
+        history_bytes: 1 << 20,
+        figures: false,
+        scraped: None,
     }
 }
 
@@ -332,6 +340,7 @@ pub(super) fn view(id: u64, worker: &FakeWorker) -> WorkerView {
         pid: Pid(std::process::id().cast_signed()),
         pool: PoolId(0),
         engine: EngineId(1),
+        born_mono_ns: 0,
         slot_bytes: worker.bytes as u64,
         cursor: id,
     }

@@ -3,8 +3,10 @@
 //!
 //! An abstract unix socket, `glasspool-ctl-PID`, of packets. The other side sends one
 //! request; the answer to `reload` is any number of lines of progress and then `ok` or
-//! `failed: …`, that to `status` is one line; then the connection closes. Only root and
-//! our own user are answered. Nothing here makes the run loop wait.
+//! `failed: …`, that to `status` is one line, that to `trace ORDER` the rules that are asked
+//! for and then `ok` or `failed: …`; then the connection closes. `tail QUESTION`
+//! is answered by the observer, which gets the connection and the question as they are.
+//! Only root and our own user are answered. Nothing here makes the run loop wait.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glasspool_abi::Pid;
+use glasspool_abi::control::MAX_QUESTION_BYTES;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use tokio::io::Interest;
@@ -23,7 +26,7 @@ use super::own_pid;
 use super::reload::{Caller, Order};
 use super::run::{Event, Supervisor};
 use super::scoreboard::Figures;
-use crate::readiness;
+use crate::{raise, readiness};
 
 /// Connections at a time; further ones wait.
 const MOST: usize = 16;
@@ -31,8 +34,10 @@ const MOST: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Lines that wait for a reader; more are left out.
 const LINES: usize = 64;
+/// What stands before the question of a reader.
+const TAIL: &[u8] = b"tail ";
 /// Longest request in bytes.
-const LONGEST: usize = 64;
+const LONGEST: usize = TAIL.len() + MAX_QUESTION_BYTES;
 /// After a failure to accept, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -43,6 +48,10 @@ pub(super) enum Request {
     Reload(Caller),
     /// One line about now.
     Status(Caller),
+    /// Rules of sampling for a time.
+    Raise(raise::Order, Caller),
+    /// Everything that happens, from the observer.
+    Tail { question: Vec<u8>, connection: OwnedFd },
 }
 
 /// Name of the socket of that supervisor.
@@ -105,11 +114,29 @@ async fn serve(connection: OwnedFd, events: mpsc::Sender<Event>) -> io::Result<(
         .await;
     }
     let request = tokio::time::timeout(PATIENCE, hear(&connection)).await??;
+    if let Some(question) = request.strip_prefix(TAIL) {
+        let (question, connection) = (question.to_vec(), connection.into_inner());
+        let request = Request::Tail { question, connection };
+        return events
+            .send(Event::Control(request))
+            .await
+            .map_err(io::Error::other);
+    }
     let (caller, mut lines) = mpsc::channel(LINES);
     let request = match request.as_slice() {
         b"reload" => Request::Reload(caller),
         b"status" => Request::Status(caller),
-        _ => return say(&connection, "failed: known requests are reload and status").await,
+        other => match other.strip_prefix(raise::PREFIX).map(serde_json::from_slice) {
+            Some(Ok(order)) => Request::Raise(order, caller),
+            Some(Err(why)) => return say(&connection, &format!("failed: no order to trace: {why}")).await,
+            None => {
+                return say(
+                    &connection,
+                    "failed: known requests are reload, status, tail and trace",
+                )
+                .await;
+            }
+        },
     };
     events
         .send(Event::Control(request))
@@ -122,11 +149,15 @@ async fn serve(connection: OwnedFd, events: mpsc::Sender<Event>) -> io::Result<(
 }
 
 async fn hear(connection: &AsyncFd<OwnedFd>) -> io::Result<Vec<u8>> {
-    let mut packet = [0; LONGEST];
+    // One byte more, so that a longer one is not taken for its beginning.
+    let mut packet = vec![0; LONGEST + 1];
     loop {
         let mut guard = connection.readable().await?;
-        match rustix::net::recv(connection.get_ref(), &mut packet, RecvFlags::empty()) {
-            Ok((count, _)) => return Ok(packet[..count].to_vec()),
+        match rustix::net::recv(connection.get_ref(), &mut packet[..], RecvFlags::empty()) {
+            Ok((count, _)) => {
+                packet.truncate(count);
+                return Ok(packet);
+            }
             Err(Errno::AGAIN) => guard.clear_ready(),
             Err(e) => return Err(e.into()),
         }
@@ -157,6 +188,15 @@ impl Supervisor {
             }
             // Its queue is new and empty; if it has gone, there is nobody to tell.
             Request::Status(caller) => caller.try_send(self.status_line()).unwrap_or_default(),
+            Request::Raise(order, caller) => self.on_raise(order, &caller),
+            Request::Tail { question, connection } => {
+                if let Err(connection) = self.observer.pass_reader(question, connection, &self.log) {
+                    let answer = b"failed: no observer runs at the moment; try again in a second";
+                    // The socket's buffer is empty; if the reader has gone, nobody is to be told.
+                    let _gone =
+                        rustix::net::send(&connection, answer, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+                }
+            }
         }
     }
 

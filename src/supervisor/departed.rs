@@ -95,6 +95,7 @@ mod tests {
                 pid: Pid(1),
                 pool: PoolId(0),
                 engine: EngineId(1),
+                born_mono_ns: 0,
                 slot_bytes: 0,
                 cursor: worker,
             },

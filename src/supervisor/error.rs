@@ -18,6 +18,16 @@ pub enum StartError {
     /// A pool cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Metrics cannot be fetched where they should be.
+    #[error(
+        "cannot serve metrics at {address}: {why} (see [metrics] listen in glasspool.toml, and OTEL_EXPORTER_PROMETHEUS_HOST and …_PORT)"
+    )]
+    Metrics {
+        /// Where.
+        address: String,
+        /// Why.
+        why: String,
+    },
     /// A user or group is unknown or not allowed.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -107,6 +117,7 @@ impl StartError {
             StartError::Php { .. } | StartError::Successor { .. } => 70,
             StartError::Host(_)
             | StartError::Listen(_)
+            | StartError::Metrics { .. }
             | StartError::Identity(_)
             | StartError::Spawn { .. }
             | StartError::NotHosting { .. }

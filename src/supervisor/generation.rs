@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::{LookBudget, ObserverStart};
-use glasspool_abi::trace::Sampler;
+use glasspool_abi::control::{LookBudget, ObserverStart, Scraped};
 
 use super::engine::EngineSource;
 use super::engines::{Engines, GroupId};
@@ -17,10 +16,11 @@ use super::pm::drain::{self, Push, Reason};
 use super::pools::{Common, Life, LivePool};
 use super::recipe::{PhpOptions, Recipe};
 use super::run::Supervisor;
+use super::sampling::Sampling;
 use super::scheduling::limit_first;
-use super::sockets::Sockets;
+use super::sockets::{self, Sockets};
 use super::{identity, telemetry};
-use crate::config::{Pool, Settings};
+use crate::config::{ListenAddress, Pool, PoolTrace, Settings, Trace};
 use crate::logs::ErrorLog;
 
 /// What the command line says and no reading of the configuration changes.
@@ -60,10 +60,12 @@ impl Invocation {
 /// What a reading says of telemetry.
 #[derive(Debug)]
 pub(super) struct Telemetry {
-    /// How requests are sampled; `None` when no spans are made.
-    pub(super) sampler: Option<Sampler>,
+    /// What workers are told.
+    pub(super) sampling: Sampling,
     /// What the observer is started with.
     pub(super) observer: ObserverStart,
+    /// Where metrics are fetched.
+    pub(super) scrape: Option<ListenAddress>,
     /// What is wrong with it.
     pub(super) warnings: Vec<String>,
 }
@@ -72,27 +74,49 @@ impl Telemetry {
     pub(super) fn of(settings: &Settings) -> Result<Telemetry, StartError> {
         let overlay = &settings.overlay;
         let otel_env = telemetry::from_env(std::env::vars_os());
-        let otel_file = telemetry::unless_asked(&otel_env, telemetry::from_overlay(overlay));
-        let (sampler, mut warnings) = telemetry::sampler(&otel_env, &otel_file);
+        let mut of_pools = settings.pools.iter().map(|pool| pool.trace);
+        let asked = overlay.trace != Trace::default() || of_pools.any(|own| own != PoolTrace::default());
+        let otel_file = telemetry::unless_asked(&otel_env, telemetry::from_overlay(overlay), asked);
+        let (sampler, propagators, mut warnings) = telemetry::sampling(&otel_env, &otel_file);
         // The observer writes to the standard output that it inherits from us.
         if telemetry::is_null_device(rustix::stdio::stdout()) {
             warnings.extend(telemetry::unseen(&otel_env, &otel_file));
         }
+        if overlay.otel.file.is_none() {
+            warnings.extend(telemetry::without_file(&otel_env, &otel_file));
+        }
+        let scrape = telemetry::scrape_address(&otel_env, &otel_file, overlay)?;
+        let scraped = scrape.as_ref().map(|address| Scraped {
+            address: sockets::name(address),
+            phpfpm_names: overlay.metrics.phpfpm_names,
+        });
+        let figures = scraped.is_some() || telemetry::sends_metrics(&otel_env, &otel_file);
         let observer = ObserverStart {
             cursors: 0,
             identity: identity::of_observer(overlay.observer.user.as_deref())?,
             otel_env,
             otel_file,
+            redact_query: overlay.trace.redact_query.clone(),
+            routes: overlay.trace.routes.clone(),
+            telemetry_file: overlay.otel.file.clone(),
             queue_bytes: overlay.otel.queue_bytes,
             budget: LookBudget {
                 samples_per_second: overlay.observer.samples_per_second.get(),
                 stop_per_second: overlay.observer.stop_per_second,
             },
             colour: false,
+            figures,
+            scraped,
+            history_bytes: overlay.observer.history_bytes,
         };
         Ok(Telemetry {
-            sampler,
+            sampling: Sampling {
+                sampler,
+                propagators,
+                trace: overlay.trace.clone(),
+            },
             observer,
+            scrape,
             warnings,
         })
     }
@@ -175,6 +199,7 @@ impl Supervisor {
 
     /// Tells the group's engine those of its pools that are to serve.
     pub(super) fn introduce_pools(&mut self, group: GroupId) {
+        self.introduce_raised(group);
         let pools = self.pools.values();
         let pools = pools.filter(|pool| pool.group == group && pool.life == Life::Serving);
         let messages: Vec<_> = pools
@@ -265,6 +290,7 @@ impl Supervisor {
                 false
             }
             Some(pool) => {
+                self.tell_last_figures(&pool);
                 self.observer.pool_gone(pool.view, pool.slow_log, &self.log);
                 true
             }

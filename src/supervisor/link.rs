@@ -77,6 +77,11 @@ impl<Out: Serialize + Send + Sync + 'static> Link<Out> {
         }
     }
 
+    /// Messages that wait to be sent.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
+    }
+
     /// A handle that does not keep the socket open.
     pub(super) fn downgrade(&self) -> WeakLink<Out> {
         WeakLink(self.0.downgrade())
@@ -88,6 +93,16 @@ impl<Out: Serialize + Send + Sync + 'static> Link<Out> {
 pub(super) struct WeakLink<Out>(mpsc::WeakSender<Order<Out>>);
 
 impl<Out> WeakLink<Out> {
+    /// Queues a message that may be left out, unless more than so many wait already; false
+    /// if it was not queued.
+    pub(super) fn send_if_idle(&self, message: Out, most_waiting: usize) -> bool {
+        self.0.upgrade().is_some_and(|sender| {
+            let waiting = sender.max_capacity() - sender.capacity();
+            let fds = Vec::new();
+            waiting < most_waiting && sender.try_send(Order::Send(Parcel { message, fds })).is_ok()
+        })
+    }
+
     /// Returns when all that the other side had sent before this call is an event.
     pub(super) async fn catch_up(&self) {
         let Some(sender) = self.0.upgrade() else { return };

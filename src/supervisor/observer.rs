@@ -21,9 +21,11 @@ use super::cursors::Cursors;
 use super::departed::{Departed, Departure};
 use super::error::seconds;
 use super::link::{Delivery, Link};
+use super::output::{Wire, wants_lines};
 use super::process::{Child, describe};
 use super::relay::Relay;
-use crate::logs::ErrorLog;
+use super::sockets::Listener;
+use crate::logs::{ErrorLog, open_log};
 
 /// The program itself; `/proc/self/exe` stays the same file when a package is upgraded.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -31,6 +33,8 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 const LONG_LIFE: Duration = Duration::from_secs(10);
 /// Messages that wait for it: more than a new one is told of all pools and workers.
 const QUEUE: usize = 262_144;
+/// Messages that may wait for it at most when a reader is passed on.
+const READERS: usize = 4096;
 /// Time to export what it has before it is replaced by one with other settings.
 const REPLACE_TIME: Duration = Duration::from_secs(5);
 
@@ -46,6 +50,10 @@ pub(super) struct Observer {
     running: Option<Running>,
     generation: u32,
     backoff: Backoff,
+    /// What workers say goes to it this way.
+    wire: Wire,
+    /// Where its metrics are fetched; whoever connects while there is none waits for it.
+    scrapes: Option<Arc<Listener>>,
     /// Not started any more.
     stopping: bool,
 }
@@ -71,7 +79,11 @@ struct Fading {
 
 impl Observer {
     /// Makes what outlives an observer's process: cursor table and doorbell.
-    pub(super) fn new(start: ObserverStart, cursors: Cursors) -> io::Result<Observer> {
+    pub(super) fn new(
+        start: ObserverStart,
+        cursors: Cursors,
+        scrapes: Option<Arc<Listener>>,
+    ) -> io::Result<Observer> {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Observer {
             start: completed(start),
@@ -82,14 +94,17 @@ impl Observer {
             running: None,
             generation: 0,
             backoff: Backoff::default(),
+            wire: Wire::default(),
+            scrapes,
             stopping: false,
         })
     }
 
     /// From now on it is started so; one that runs otherwise exports what it has and is
     /// replaced.
-    pub(super) fn change(&mut self, start: ObserverStart, log: &ErrorLog) {
+    pub(super) fn change(&mut self, start: ObserverStart, scrapes: Option<Arc<Listener>>, log: &ErrorLog) {
         let start = completed(start);
+        self.scrapes = scrapes;
         if start == self.start {
             return;
         }
@@ -114,9 +129,16 @@ impl Observer {
         let generation = self.generation;
         match self.try_spawn(log, events, generation, on_delivery, on_end) {
             Ok(running) => {
+                if wants_lines(&self.start) {
+                    self.wire.connect(Some(running.link.downgrade()));
+                } else {
+                    self.wire.disconnect();
+                }
                 self.running = Some(running);
-                let shared = vec![Arc::clone(self.cursors.memory()), Arc::clone(&self.doorbell)];
+                let mut shared = vec![Arc::clone(self.cursors.memory()), Arc::clone(&self.doorbell)];
+                shared.extend(self.scrapes.as_ref().map(|listener| Arc::clone(&listener.socket)));
                 self.tell(log, ToObserver::Start(Box::new(self.start.clone())), shared);
+                self.open_telemetry_file(log);
                 true
             }
             Err(e) => {
@@ -164,6 +186,18 @@ impl Observer {
             replaced_by: None,
             _relay: relay,
         })
+    }
+
+    /// Opens the file for telemetry, which an observer's user may not be allowed to, and
+    /// hands it over. Without it what was meant for it is counted as lost.
+    pub(super) fn open_telemetry_file(&self, log: &ErrorLog) {
+        let Some(path) = &self.start.telemetry_file else {
+            return;
+        };
+        match open_log(path.as_ref()) {
+            Ok(file) => self.tell(log, ToObserver::TelemetryFile, vec![Arc::new(file.into())]),
+            Err(e) => log.error(format_args!("cannot write telemetry to {path}: {e}")),
+        }
     }
 
     /// Queues a message; without an observer it vanishes, as its successor is told the
@@ -270,6 +304,9 @@ impl Observer {
         let Some(running) = self.running.take_if(|running| running.generation == generation) else {
             return;
         };
+        if wants_lines(&self.start) {
+            self.wire.connect(None);
+        }
         let life = running.since.elapsed();
         let how = format!(
             "the observer (pid {}) exited {} after {}",
@@ -304,6 +341,39 @@ impl Observer {
         if let Some(running) = &self.running {
             running.child.signal(Signal::KILL);
         }
+    }
+
+    /// The way to it for what workers say.
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Passes on somebody who wants to read what happens; gives him back if no observer
+    /// can take him now.
+    pub(super) fn pass_reader(
+        &self,
+        question: Vec<u8>,
+        connection: OwnedFd,
+        log: &ErrorLog,
+    ) -> Result<(), OwnedFd> {
+        let listens = |running: &Running| running.replaced_by.is_none() && running.link.waiting() < READERS;
+        if self.stopping || !self.running.as_ref().is_some_and(listens) {
+            return Err(connection);
+        }
+        self.tell(log, ToObserver::Tail { question }, vec![Arc::new(connection)]);
+        Ok(())
+    }
+
+    /// Where metrics are fetched now, if it is at that address.
+    pub(super) fn scrapes_at(&self, address: &str) -> Option<Arc<Listener>> {
+        let current = self.start.scraped.as_ref();
+        let same = current.is_some_and(|scraped| scraped.address == address);
+        self.scrapes.clone().filter(|_| same)
+    }
+
+    /// Whether it wants what only the supervisor counts.
+    pub(super) fn wants_figures(&self) -> bool {
+        self.start.figures && self.is_watching()
     }
 
     /// Its process, while it runs.

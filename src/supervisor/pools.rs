@@ -11,16 +11,16 @@ use glasspool_abi::control::{
     self, AccessLog, Channel, Limits, Pages, PhpSetting, PoolSpec, PoolView, Severity, ToEngine,
 };
 use glasspool_abi::slot::{SLOT_HEAD_BYTES, ring_bytes};
-use glasspool_abi::trace::Sampler;
 
 use super::backoff::Backoff;
 use super::engines::GroupId;
 use super::error::StartError;
 use super::identity::{self, Become};
 use super::management::Management;
+use super::sampling::Sampling;
 use super::sockets::{Listener, Sockets};
 use super::status::Hearing;
-use crate::config::{ListenAddress, LogLevel, Pool, Settings, SlowStop};
+use crate::config::{AccessForm, ListenAddress, LogForm, LogLevel, Pool, Settings, SlowStop};
 use crate::logs::{self, ErrorLog};
 
 /// Addresses of web servers that may connect, in the environment: what a pool without
@@ -71,8 +71,10 @@ pub(super) enum Life {
 #[derive(Debug, Clone)]
 pub(super) struct Common {
     pub(super) allow_root: bool,
-    /// How requests are sampled; `None` when no spans are made.
-    pub(super) sampler: Option<Sampler>,
+    /// Which requests are sampled, and whose traces are gone on with.
+    sampling: Sampling,
+    /// Whether somebody wants to know what PHP logs.
+    tell_lines: bool,
     log_limit: u32,
     log_level: Severity,
     web_servers: Option<String>,
@@ -81,10 +83,11 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(settings: &Settings, allow_root: bool, sampler: Option<Sampler>) -> Common {
+    pub(super) fn new(settings: &Settings, allow_root: bool, sampling: Sampling, tell_lines: bool) -> Common {
         Common {
             allow_root,
-            sampler,
+            sampling,
+            tell_lines,
             log_limit: u32::try_from(settings.global.log_limit).unwrap_or(u32::MAX),
             log_level: severity(settings.global.log_level),
             web_servers: std::env::var(WEB_SERVERS).ok(),
@@ -121,12 +124,14 @@ impl LivePool {
                 name: pool.name.clone(),
                 slow_after: pool.slow_after,
                 slow_depth: pool.slow_depth.get(),
+                slow_json: pool.slow_form == LogForm::Json,
                 slow_samples: pool.slow_samples.get(),
                 slow_stop: match pool.slow_stop {
                     SlowStop::IfNeeded => control::SlowStop::IfNeeded,
                     SlowStop::Never => control::SlowStop::Never,
                     SlowStop::Always => control::SlowStop::Always,
                 },
+                still_running: pool.still_running,
             },
             slow_log,
             access_log,
@@ -204,8 +209,9 @@ fn spec(id: PoolId, pool: &Pool, who: Become, common: &Common) -> PoolSpec {
         php_values: php_values.collect(),
         max_requests: pool.max_requests.map_or(0, |most| most.get()),
         limit_extensions: pool.limit_extensions.clone(),
-        sampler: common.sampler.unwrap_or_default(),
-        tracing: common.sampler.is_some(),
+        sampler: common.sampling.sampler(&pool.trace),
+        tracing: common.sampling.sampler.is_some(),
+        trace: common.sampling.policy(&pool.name),
         pages: Pages {
             status_path: pool.status_path.clone(),
             ping_path: pool.ping_path.clone(),
@@ -213,7 +219,11 @@ fn spec(id: PoolId, pool: &Pool, who: Become, common: &Common) -> PoolSpec {
         },
         allowed_clients: pool.allowed_clients.clone().or(web_servers),
         access_log: pool.access_log.as_ref().map(|_| AccessLog {
-            format: pool.access_format.clone(),
+            format: match &pool.access_form {
+                Some(AccessForm::Codes(format)) => format.clone(),
+                Some(AccessForm::Json) | None => pool.access_format.clone(),
+            },
+            json: pool.access_form == Some(AccessForm::Json),
             suppress: pool.access_suppress.clone(),
         }),
         limits: Limits {
@@ -224,6 +234,7 @@ fn spec(id: PoolId, pool: &Pool, who: Become, common: &Common) -> PoolSpec {
             apparmor_hat: pool.apparmor_hat.clone(),
         },
         catch_output: pool.catch_workers_output,
+        tell_lines: common.tell_lines,
         log_limit: common.log_limit,
         log_level: common.log_level,
     }
@@ -246,7 +257,12 @@ mod tests {
         ];
         let who = Become { identity: None, env };
         let settings = Settings::single(pool.clone());
-        let spec = spec(PoolId(3), &pool, who, &Common::new(&settings, false, None));
+        let spec = spec(
+            PoolId(3),
+            &pool,
+            who,
+            &Common::new(&settings, false, Sampling::default(), true),
+        );
         let expected: Vec<(String, String)> = [("HOME", "/mine"), ("A", "b"), ("USER", "www-data")]
             .map(|(n, v)| (n.into(), v.into()))
             .into();

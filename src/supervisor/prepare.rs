@@ -10,12 +10,14 @@ use glasspool_abi::PoolId;
 use super::engines::GroupId;
 use super::error::StartError;
 use super::generation::{Draft, Telemetry};
+use super::output::wants_lines;
 use super::own_pid;
 use super::pid_file::PidFile;
 use super::pools::{Common, Life};
 use super::reload::{Adoption, Candidate, Order};
 use super::run::Supervisor;
-use crate::config::Global;
+use super::sockets::{self, Listener, listen_for_scrapes};
+use crate::config::{Global, ListenAddress};
 use crate::logs::Errno;
 
 impl Supervisor {
@@ -58,7 +60,15 @@ impl Supervisor {
             .warnings
             .iter()
             .for_each(|warning| self.log.warning(warning));
-        let common = Common::new(&settings, self.invocation.allow_root, telemetry.sampler);
+        let common = Common::new(
+            &settings,
+            self.invocation.allow_root,
+            telemetry.sampling,
+            wants_lines(&telemetry.observer),
+        );
+        let scrapes = self
+            .scrapes_at(telemetry.scrape.as_ref())
+            .map_err(|e| e.to_string())?;
         let log = self
             .log
             .prepare(&settings.global)
@@ -76,6 +86,7 @@ impl Supervisor {
             global: settings.global,
             common,
             observer: telemetry.observer,
+            scrapes,
             log,
         };
         let serving = self.pools.values().filter(|pool| pool.life == Life::Serving);
@@ -98,6 +109,17 @@ impl Supervisor {
             .log
             .with_original_stderr(|| numbers.draft(pools, &self.common, sockets, &self.log));
         Ok(self.install(draft.map_err(|e| e.to_string())?, ids, None))
+    }
+
+    /// Where metrics are to be fetched: where they are, or a new socket.
+    fn scrapes_at(&self, address: Option<&ListenAddress>) -> Result<Option<Arc<Listener>>, StartError> {
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let current = self.observer.scrapes_at(&sockets::name(address));
+        current
+            .map_or_else(|| listen_for_scrapes(address).map(Arc::new), Ok)
+            .map(Some)
     }
 
     /// The pid file of a new configuration, where it is another one.

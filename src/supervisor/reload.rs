@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
@@ -16,6 +17,7 @@ use super::engines::GroupId;
 use super::pid_file::PidFile;
 use super::pools::Common;
 use super::process::Child;
+use super::sockets::Listener;
 use crate::config::Global;
 use crate::logs::Prepared;
 
@@ -187,6 +189,8 @@ pub(super) struct Adoption {
     pub(super) global: Global,
     pub(super) common: Common,
     pub(super) observer: ObserverStart,
+    /// Where metrics are fetched.
+    pub(super) scrapes: Option<Arc<Listener>>,
     pub(super) log: Prepared,
     /// Already written, if it is another file than before.
     pub(super) pid_file: Option<PidFile>,

@@ -18,11 +18,12 @@ struct Opened {
 }
 
 impl Supervisor {
-    /// Opens the error log, the access logs and the slow logs anew. Workers that write an
+    /// Opens the error log, the access logs, the slow logs and the file for telemetry anew. Workers that write an
     /// access log have the old one, so they end with their request and are replaced.
     pub(super) fn reopen_logs(&mut self) {
         let mut opened = Vec::new();
         self.log.reopen(|| opened = self.open_pool_logs());
+        self.observer.open_telemetry_file(&self.log);
         let mut renewed = Vec::new();
         for (id, Opened { access_log, slow_log }) in opened {
             let Some(pool) = self.pools.get_mut(&id) else {

@@ -30,6 +30,7 @@ use super::pm::crashes::Crashes;
 use super::pm::drain::Push;
 use super::pools::{Common, Life, LivePool};
 use super::process::{describe, reap_orphans};
+use super::raising::Raising;
 use super::reload::{Reloading, Step};
 use super::scoreboard::Figures;
 use super::sockets::Sockets;
@@ -121,8 +122,11 @@ pub(super) struct Supervisor {
     pub(super) call: Call,
     pub(super) reread: Reload,
     pub(super) reloading: Reloading,
+    /// Reloads of the whole configuration that succeeded, and that failed.
+    pub(super) reloads: [u64; 2],
     pub(super) canaries: BTreeMap<WorkerId, Canary>,
     pub(super) drains: Vec<Drain>,
+    pub(super) raising: Raising,
     /// What this process becomes when everything has stopped.
     pub(super) becomes: Option<PathBuf>,
     pub(super) notifier: Notifier,
@@ -292,6 +296,7 @@ impl Supervisor {
         {
             return;
         }
+        self.tell_figures(true);
         for pool in self.pools.values().filter(|pool| pool.life != Life::Proving) {
             self.observer
                 .introduce_pool(&pool.view, pool.slow_log.as_ref(), &self.log);

@@ -121,6 +121,7 @@ impl Supervisor {
                 self.think(id, Event::Tick, &crew, now);
             }
         }
+        self.tell_figures(false);
     }
 
     /// A connection waits on the pool's socket, or has waited a moment ago.
@@ -184,6 +185,7 @@ impl Supervisor {
         let mut queue = Queue::default();
         if let Some(pool) = self.pools.get_mut(&id) {
             queue = pool.listener.queue();
+            pool.management.figures.wait(queue, now);
             pool.management.figures.take_in(&looks, queue);
         }
         (crew, queue)

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use glasspool_abi::MapError;
-use glasspool_abi::control::{PoolStatus, ProcessStatus};
+use glasspool_abi::control::{PoolFigures, PoolStatus, ProcessStatus};
 use glasspool_abi::record::Text;
 use glasspool_abi::slot::{SLOT_HEAD_BYTES, SlotReader, Stage};
 
@@ -184,8 +184,14 @@ pub(super) struct Figures {
     queue: Queue,
     max_queue: u32,
     memory_peak: u64,
+    /// Time that connections have waited, all together, nanoseconds.
+    queue_ns: u64,
+    /// When the queue was looked at last.
+    queue_seen: Option<Instant>,
     pub(super) max_children_reached: u32,
     pub(super) slow_requests: u64,
+    /// Workers that were started: first ones, additions, replacements.
+    pub(super) started: [u64; 3],
 }
 
 impl Figures {
@@ -200,8 +206,31 @@ impl Figures {
             queue: Queue::default(),
             max_queue: 0,
             memory_peak: 0,
+            queue_ns: 0,
+            queue_seen: None,
             max_children_reached: 0,
             slow_requests: 0,
+            started: [0; 3],
+        }
+    }
+
+    /// Takes in the time since the last look at the queue, which is `queue` now: between
+    /// two looks it counts as long as it was on average at both. By Little's law the mean
+    /// wait of a request is this time divided by the requests.
+    pub(super) fn wait(&mut self, queue: Queue, now: Instant) {
+        let since = self.queue_seen.replace(now).unwrap_or(now);
+        let nanos = u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX);
+        let twice = u64::from(self.queue.waiting) + u64::from(queue.waiting);
+        self.queue_ns = self.queue_ns.saturating_add(nanos.saturating_mul(twice) / 2);
+    }
+
+    /// What metrics are made of, beside what is known of the pool elsewhere.
+    pub(super) fn told(&self, pool: &str, process_manager: &str) -> PoolFigures {
+        PoolFigures {
+            status: self.status(pool, process_manager),
+            started: self.started,
+            queue_ns: self.queue_ns,
+            ..PoolFigures::default()
         }
     }
 
@@ -417,6 +446,18 @@ mod tests {
         assert_eq!((status.idle, status.active, status.max_active), (0, 3, 3));
         assert_eq!((status.listen_queue, status.max_listen_queue), (1, 3));
         assert_eq!(status.accepted, 6);
+    }
+
+    #[test]
+    fn the_queue_costs_time_for_everybody_in_it() {
+        let (mut figures, start) = (Figures::new(), Instant::now());
+        let told = |figures: &Figures| figures.told("www", "static").queue_ns;
+        for (second, waiting, expected) in [(0, 0, 0), (1, 4, 2), (3, 4, 10), (4, 0, 12), (9, 0, 12)] {
+            let queue = Queue { waiting, limit: 9 };
+            figures.wait(queue, start + Duration::from_secs(second));
+            figures.take_in(&[], queue);
+            assert_eq!(told(&figures), expected * SECOND_NS, "{second}");
+        }
     }
 
     #[test]

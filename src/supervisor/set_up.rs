@@ -17,11 +17,13 @@ use super::heartbeat::Heartbeat;
 use super::last_look::LastLooks;
 use super::notify::Notifier;
 use super::observer::Observer;
+use super::output::wants_lines;
 use super::phase::Phase;
 use super::pools::Common;
+use super::raising::Raising;
 use super::reload::Reloading;
 use super::run::{Event, Supervisor};
-use super::sockets::Sockets;
+use super::sockets::{Sockets, listen_for_scrapes};
 use super::successor::Call;
 
 impl Supervisor {
@@ -54,7 +56,12 @@ impl Supervisor {
         };
         let telemetry = Telemetry::of(&settings)?;
         telemetry.warnings.iter().for_each(|warning| log.warning(warning));
-        let common = Common::new(&settings, allow_root, telemetry.sampler);
+        let common = Common::new(
+            &settings,
+            allow_root,
+            telemetry.sampling,
+            wants_lines(&telemetry.observer),
+        );
         let pools = std::mem::take(&mut settings.pools).into_iter().map(Arc::new);
         let (mut numbers, mut engines) = (Numbers::default(), Engines::default());
         let mut sockets = Sockets::from_environment(std::env::vars_os(), &log);
@@ -65,7 +72,8 @@ impl Supervisor {
         draft.add_groups(&mut engines);
         let cursors = Cursors::create().map_err(|e| std::io::Error::other(e.to_string()));
         let cursors = cursors.map_err(StartError::system("make the cursor table"))?;
-        let observer = Observer::new(telemetry.observer, cursors);
+        let scrapes = telemetry.scrape.as_ref().map(listen_for_scrapes).transpose()?;
+        let observer = Observer::new(telemetry.observer, cursors, scrapes.map(Arc::new));
         let notifier = Notifier::from_environment(
             std::env::vars_os(),
             settings.global.systemd_interval,
@@ -111,8 +119,10 @@ impl Supervisor {
             call: Call::new(argv).map_err(StartError::system("find the working directory"))?,
             reread: reload,
             reloading: Reloading::default(),
+            reloads: [0; 2],
             canaries: BTreeMap::new(),
             drains: Vec::new(),
+            raising: Raising::new(&log),
             becomes: None,
             notifier,
             log,

@@ -143,6 +143,9 @@ impl Supervisor {
         let failure = self.reloading.failure.take();
         let failure = failure.or_else(|| is_stopping.then(|| STOPPING.to_owned()));
         let is_whole = self.reloading.order.take() == Some(Order::All);
+        if is_whole && !is_stopping {
+            self.reloads[usize::from(failure.is_some())] += 1;
+        }
         match &failure {
             // Whoever stops us knows that nothing comes of it.
             Some(_) if is_stopping => {}
@@ -259,7 +262,8 @@ impl Supervisor {
         }
         self.global = adoption.global;
         self.common = adoption.common;
-        self.observer.change(adoption.observer, &self.log);
+        self.observer
+            .change(adoption.observer, adoption.scrapes, &self.log);
         self.notifier.set_interval(self.global.systemd_interval);
     }
 

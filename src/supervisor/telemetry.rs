@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use glasspool_abi::trace::Sampler;
+use glasspool_abi::trace::policy::Propagators;
 use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::fs::FileType;
 
-use crate::config::{self, Exporter, Overlay, Protocol};
+use super::error::StartError;
+use crate::config::{self, Exporter, ListenAddress, Overlay, Protocol};
 
 /// Name and value pairs.
 pub(super) type Variables = Vec<(String, String)>;
@@ -35,11 +37,16 @@ pub(super) fn from_env(
 /// `[otel]` and `[trace]` as variables.
 pub(super) fn from_overlay(overlay: &Overlay) -> Variables {
     let otel = &overlay.otel;
-    let exporter = |exporter| match exporter {
+    // Who names a file and no collector wants everything there.
+    let implied = (otel.file.is_some() && otel.endpoint.is_none()).then_some(Exporter::OtlpFile);
+    let name = |exporter| match exporter {
         Exporter::Otlp => "otlp",
+        Exporter::OtlpFile => "otlp_file",
+        Exporter::OtlpStdout => "otlp/stdout",
         Exporter::Console => "console",
         Exporter::None => "none",
     };
+    let exporter = |chosen: Option<Exporter>| chosen.or(implied).map(name).map(str::to_owned);
     let protocol = |protocol| match protocol {
         Protocol::Grpc => "grpc",
         Protocol::HttpProtobuf => "http/protobuf",
@@ -69,15 +76,9 @@ pub(super) fn from_overlay(overlay: &Overlay) -> Variables {
         ),
         ("OTEL_EXPORTER_OTLP_HEADERS", list(headers.collect())),
         ("OTEL_RESOURCE_ATTRIBUTES", list(resource.collect())),
-        (
-            "OTEL_TRACES_EXPORTER",
-            otel.traces.map(exporter).map(str::to_owned),
-        ),
-        ("OTEL_LOGS_EXPORTER", otel.logs.map(exporter).map(str::to_owned)),
-        (
-            "OTEL_METRICS_EXPORTER",
-            otel.metrics.map(exporter).map(str::to_owned),
-        ),
+        ("OTEL_TRACES_EXPORTER", exporter(otel.traces)),
+        ("OTEL_LOGS_EXPORTER", exporter(otel.logs)),
+        ("OTEL_METRICS_EXPORTER", exporter(otel.metrics)),
         ("OTEL_BSP_SCHEDULE_DELAY", flush),
         (
             "OTEL_TRACES_SAMPLER",
@@ -94,11 +95,12 @@ pub(super) fn from_overlay(overlay: &Overlay) -> Variables {
         .collect()
 }
 
-/// What the file says where nothing is said anywhere: export nothing. The OpenTelemetry
+/// What the file says where nothing is said anywhere, also not by what variables have no
+/// words for (`asked`): export nothing. The OpenTelemetry
 /// default, a collector on this machine, is for who has asked for telemetry; who has only
 /// replaced php-fpm gets no connection attempts and no `traceparent` in the application.
-pub(super) fn unless_asked(env: &Variables, file: Variables) -> Variables {
-    if !env.is_empty() || !file.is_empty() {
+pub(super) fn unless_asked(env: &Variables, file: Variables, asked: bool) -> Variables {
+    if asked || !env.is_empty() || !file.is_empty() {
         return file;
     }
     let none = |name: &str| (name.to_owned(), "none".to_owned());
@@ -107,24 +109,76 @@ pub(super) fn unless_asked(env: &Variables, file: Variables) -> Variables {
         .into()
 }
 
-/// How workers sample, the environment before the file; `None` when no spans are made.
-/// Also returns what is wrong with the variables.
-pub(super) fn sampler(env: &Variables, file: &Variables) -> (Option<Sampler>, Vec<String>) {
+/// The port that the specification gives to metrics that are fetched.
+const SCRAPE_PORT: u16 = 9464;
+
+/// Where metrics are fetched, if they are: where the environment says, else where the file
+/// does, else where the specification does.
+///
+/// # Errors
+/// When the environment names a host that is no address.
+pub(super) fn scrape_address(
+    env: &Variables,
+    file: &Variables,
+    overlay: &Overlay,
+) -> Result<Option<ListenAddress>, StartError> {
+    let options = options(env, file);
+    let (asked, listen) = (options.prometheus, overlay.metrics.listen.as_ref());
+    if options.disabled || !(asked.wanted || listen.is_some()) {
+        return Ok(None);
+    }
+    if !asked.wanted || (asked.host.is_none() && asked.port.is_none() && listen.is_some()) {
+        return Ok(listen.cloned());
+    }
+    let (host, port) = (
+        asked.host.as_deref().unwrap_or("localhost"),
+        asked.port.unwrap_or(SCRAPE_PORT),
+    );
+    let ip = config::scrape_host(host).ok_or_else(|| StartError::Metrics {
+        address: format!("{host}:{port}"),
+        why: "the host is neither an IP address nor localhost, and names are not looked up".to_owned(),
+    })?;
+    Ok(Some(ListenAddress::Tcp((ip, port).into())))
+}
+
+/// Whether metrics are sent to anybody.
+pub(super) fn sends_metrics(env: &Variables, file: &Variables) -> bool {
+    options(env, file).metrics.exporter != ExporterKind::None
+}
+
+fn options(env: &Variables, file: &Variables) -> Options {
+    let all: HashMap<String, String> = file.iter().chain(env).cloned().collect();
+    // The observer tells what is wrong with them.
+    Options::from_env(&all, FileDefaults::default()).0
+}
+
+/// How workers sample, the environment before the file, and which headers they read;
+/// without a sampler when no spans are made. Also returns what is wrong with the variables.
+pub(super) fn sampling(env: &Variables, file: &Variables) -> (Option<Sampler>, Propagators, Vec<String>) {
     let all: HashMap<String, String> = file.iter().chain(env).cloned().collect();
     let (options, warnings) = Options::from_env(&all, FileDefaults::default());
-    let warnings = warnings
-        .into_iter()
-        .filter(|warning| warning.variable.starts_with("OTEL_TRACES_SAMPLER"));
+    let warnings = warnings.into_iter().filter(|warning| warning.is_about_workers());
     let makes_spans = options.traces.exporter != ExporterKind::None;
     (
         makes_spans.then_some(options.sampler),
+        options.propagators,
         warnings.map(|warning| warning.to_string()).collect(),
     )
 }
 
-/// What is to be written to standard output although that leads nowhere, as it does under
-/// php-fpm's flags: there it has been let go of, as php-fpm does.
-pub(super) fn unseen(env: &Variables, file: &Variables) -> Option<String> {
+/// What is to be written to a file that nobody has named.
+pub(super) fn without_file(env: &Variables, file: &Variables) -> Option<String> {
+    let signals = signals_to(env, file, &[ExporterKind::OtlpFile]);
+    (!signals.is_empty()).then(|| {
+        format!(
+            "{} will be lost: the exporter `otlp_file` has no file; name one in glasspool.toml, [otel] file",
+            signals.join(", ")
+        )
+    })
+}
+
+/// The signals that go to one of these.
+fn signals_to(env: &Variables, file: &Variables, kinds: &[ExporterKind]) -> Vec<&'static str> {
     let all: HashMap<String, String> = file.iter().chain(env).cloned().collect();
     let (options, _) = Options::from_env(&all, FileDefaults::default());
     let signals = [
@@ -132,16 +186,20 @@ pub(super) fn unseen(env: &Variables, file: &Variables) -> Option<String> {
         ("logs", &options.logs),
         ("metrics", &options.metrics),
     ];
-    let unseen: Vec<_> = signals
-        .into_iter()
-        .filter(|(_, signal)| signal.exporter == ExporterKind::Console)
-        .map(|(name, _)| name)
-        .collect();
+    let signals = signals.into_iter();
+    let chosen = signals.filter(|(_, signal)| kinds.contains(&signal.exporter));
+    chosen.map(|(name, _)| name).collect()
+}
+
+/// What is to be written to standard output although that leads nowhere, as it does under
+/// php-fpm's flags: there it has been let go of, as php-fpm does.
+pub(super) fn unseen(env: &Variables, file: &Variables) -> Option<String> {
+    let unseen = signals_to(env, file, &[ExporterKind::Console, ExporterKind::OtlpStdout]);
     (!unseen.is_empty()).then(|| {
         format!(
-            "nothing will be seen of {}: the exporter `console` writes to standard output, which is /dev/null (under \
-             php-fpm's flags it always is); start with `glasspool run`, which keeps standard output, or choose the \
-             exporter `otlp`",
+            "nothing will be seen of {}: the exporters `console` and `otlp/stdout` write to standard output, which is \
+             /dev/null (under php-fpm's flags it always is); start with `glasspool run`, which keeps standard output, \
+             or choose the exporter `otlp` or `otlp_file`",
             unseen.join(", ")
         )
     })
@@ -170,7 +228,7 @@ fn sampler_name(sampler: config::Sampler) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::config::{Otel, Secret};
 
     #[test]
     fn what_nobody_will_see_is_named() {
@@ -191,10 +249,52 @@ mod tests {
         );
         let otlp = set(&[("OTEL_TRACES_EXPORTER", "otlp")]);
         assert_eq!(unseen(&otlp, &file), None);
-        assert_eq!(unseen(&vec![], &unless_asked(&vec![], vec![])), None);
+        assert_eq!(unseen(&vec![], &unless_asked(&vec![], vec![], false)), None);
+        let nowhere = set(&[("OTEL_LOGS_EXPORTER", "otlp_file")]);
+        let text = without_file(&nowhere, &file).expect("there is no file");
+        assert!(text.starts_with("logs will be lost: "), "{text}");
+        assert_eq!(without_file(&otlp, &file), None);
         let null = std::fs::File::open("/dev/null").expect("opens");
         let zero = std::fs::File::open("/dev/zero").expect("opens");
         assert!(is_null_device(&null) && !is_null_device(&zero));
+    }
+
+    #[test]
+    fn metrics_are_fetched_where_the_environment_says_then_where_the_file_does() {
+        let address = |listen: Option<&str>, env: &[(&str, &str)]| {
+            let mut overlay = Overlay::default();
+            overlay.metrics.listen = listen.map(|text| ListenAddress::Tcp(text.parse().expect("an address")));
+            let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let env: Variables = env.collect();
+            let file = unless_asked(&env, from_overlay(&overlay), false);
+            match scrape_address(&env, &file, &overlay) {
+                Ok(Some(ListenAddress::Tcp(address))) => Some(address.to_string()),
+                Ok(None) => None,
+                other => Some(format!("{other:?}")),
+            }
+        };
+        let on = ("OTEL_METRICS_EXPORTER", "otlp,prometheus");
+        let (host, port) = ("OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT");
+        let file = Some("127.0.0.9:1");
+        for (listen, env, expected) in [
+            (None, &[][..], None),
+            (None, &[(port, "7")], None),
+            (None, &[on], Some("127.0.0.1:9464")),
+            (None, &[on, (host, "::")], Some("[::]:9464")),
+            (None, &[on, (port, "7")], Some("127.0.0.1:7")),
+            (file, &[], Some("127.0.0.9:1")),
+            (file, &[("OTEL_METRICS_EXPORTER", "none")], Some("127.0.0.9:1")),
+            (file, &[on], Some("127.0.0.9:1")),
+            (file, &[on, (host, "0.0.0.0")], Some("0.0.0.0:9464")),
+            (file, &[on, ("OTEL_SDK_DISABLED", "true")], None),
+        ] {
+            assert_eq!(address(listen, env).as_deref(), expected, "{listen:?} {env:?}");
+        }
+        let refused = address(None, &[on, (host, "web7")]).expect("is refused");
+        assert!(
+            refused.contains("web7:9464") && refused.contains("not looked up"),
+            "{refused}"
+        );
     }
 
     #[test]
@@ -205,6 +305,22 @@ mod tests {
         let none = ("OTEL_METRICS_EXPORTER".to_owned(), "none".to_owned());
         assert_eq!(from_overlay(&overlay), [none]);
         overlay.otel.metrics = None;
+        overlay.otel.file = Some("/var/log/telemetry".into());
+        overlay.otel.logs = Some(Exporter::None);
+        let implied = [
+            ("TRACES", "otlp_file"),
+            ("LOGS", "none"),
+            ("METRICS", "otlp_file"),
+        ];
+        let implied = implied.map(|(signal, name)| (format!("OTEL_{signal}_EXPORTER"), name.to_owned()));
+        assert_eq!(from_overlay(&overlay), implied);
+        overlay.otel.endpoint = Some("http://[::1]:4317".into());
+        assert_eq!(
+            from_overlay(&overlay).len(),
+            2,
+            "a collector and no traces to the file"
+        );
+        overlay.otel = Otel::default();
         overlay
             .otel
             .headers
@@ -214,7 +330,7 @@ mod tests {
         let file = from_overlay(&overlay);
         assert_eq!(file[0].1, "authorization=Bearer%20a%2Cb%3Dc");
         assert_eq!(
-            sampler(&vec![], &file).0,
+            sampling(&vec![], &file).0,
             Some(Sampler {
                 parent_based: true,
                 ratio: 0.25
@@ -222,18 +338,18 @@ mod tests {
         );
         let env = vec![("OTEL_TRACES_SAMPLER".to_owned(), "always_off".to_owned())];
         assert_eq!(
-            sampler(&env, &file).0,
+            sampling(&env, &file).0,
             Some(Sampler {
                 parent_based: false,
                 ratio: 0.0
             })
         );
         let env = vec![("OTEL_TRACES_EXPORTER".to_owned(), "none".to_owned())];
-        assert_eq!(sampler(&env, &file).0, None);
-        assert_eq!(sampler(&vec![], &unless_asked(&vec![], vec![])).0, None);
+        assert_eq!(sampling(&env, &file).0, None);
+        assert_eq!(sampling(&vec![], &unless_asked(&vec![], vec![], false)).0, None);
         let env = vec![("OTEL_SERVICE_NAME".to_owned(), "shop".to_owned())];
-        assert!(sampler(&env, &unless_asked(&env, vec![])).0.is_some());
+        assert!(sampling(&env, &unless_asked(&env, vec![], false)).0.is_some());
         let env = vec![("OTEL_TRACES_SAMPLER".to_owned(), "sometimes".to_owned())];
-        assert_eq!(sampler(&env, &vec![]).1.len(), 1);
+        assert_eq!(sampling(&env, &vec![]).2.len(), 1);
     }
 }

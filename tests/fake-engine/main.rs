@@ -161,6 +161,7 @@ fn engine(channel: &Channel) {
                 );
                 pools.insert(spec.pool, (*spec, fds.swap_remove(0)));
             }
+            ToEngine::Raised => assert_eq!(fds.len(), 1, "a page"),
             ToEngine::AccessLog { .. } => assert_eq!(fds.len(), 1, "a log"),
             ToEngine::Describe(about) => panic!("nobody asks a fake engine for {about:?}"),
         }

@@ -39,6 +39,11 @@ pub(crate) fn observe(channel: &Channel) {
                 tell(format!("worker {worker} gone {ended:?}"));
                 answer(FromObserver::Buried { worker });
             }
+            ToObserver::Line(line) => tell(format!("a line of worker {}", line.worker)),
+            ToObserver::Tail { .. } => tell("a reader".to_owned()),
+            // Once a second, and of no matter here.
+            ToObserver::Figures(_) => {}
+            ToObserver::TelemetryFile => tell("a file for telemetry".to_owned()),
             ToObserver::PoolGone { pool } => tell(format!("pool {pool} is gone")),
             ToObserver::LastLook { worker, doom } => {
                 let state = if lives(&processes, worker) {

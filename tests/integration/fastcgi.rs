@@ -9,6 +9,11 @@ use glasspool_fastcgi::client::{Event, RequestEncoder, ResponseReader};
 
 /// Sends a request and returns the body of the complete answer.
 pub(crate) fn ask(socket: &Path, params: &[(&str, &str)]) -> io::Result<String> {
+    answer(socket, params).map(|(_, body)| body)
+}
+
+/// The same, and its headers.
+pub(crate) fn answer(socket: &Path, params: &[(&str, &str)]) -> io::Result<(String, String)> {
     let mut connection = UnixStream::connect(socket)?;
     let mut request = Vec::new();
     RequestEncoder::begin(&mut request, 1, Role::Responder, false);
@@ -33,8 +38,8 @@ pub(crate) fn ask(socket: &Path, params: &[(&str, &str)]) -> io::Result<String> 
                 None => break,
                 Some(Event::End(_)) => {
                     let body = String::from_utf8_lossy(&body).into_owned();
-                    let (_, body) = body.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
-                    return Ok(body.to_owned());
+                    let (head, body) = body.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+                    return Ok((head.to_owned(), body.to_owned()));
                 }
                 Some(Event::Stdout(_) | Event::Stderr(_) | Event::Values(_) | Event::UnknownType(_)) => {}
             }

@@ -101,7 +101,8 @@ fn a_pool_is_measured_and_tells_the_collector() {
     let wanted = [
         "http.server.request.duration",
         "http.response.status_code",
-        "php.worker.count",
+        "php.workers",
+        "php.worker.starts",
         "php.observer.rung",
         "php.observer.right",
         "php.observer.looks",

@@ -39,6 +39,8 @@ enum Task {
     Lint,
     /// Compare with stock php-fpm, and run its own tests.
     Conformance(conformance::Options),
+    /// Prove that a real Jaeger shows what Glasspool sends.
+    E2eJaeger(apps::jaeger::Options),
     /// Run it by a service manager, with Debian's own configuration.
     Service(service::Options),
     /// Reload again and again under load, also with broken files.
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test => test::test(),
         Task::Lint => test::lint().map(|()| true),
         Task::Conformance(options) => conformance::conformance(&options),
+        Task::E2eJaeger(options) => apps::jaeger::run(&options),
         Task::Service(options) => service::trial(&options),
         Task::Soak(options) => soak::run(&options),
         Task::Fuzz => test::fuzz().map(|()| true),

@@ -16,6 +16,7 @@ use crate::look::torn::TornResult;
 use crate::machine::Machine;
 use crate::slow::SlowResult;
 use crate::stats::{Summary, paired_ratio};
+use crate::telemetry::{black_hole::BlackHoleResult, cost::CostResult, counts::CountsResult};
 
 pub use verdict::Verdict;
 
@@ -48,6 +49,12 @@ pub struct Report {
     pub look: Option<LookResult>,
     /// Whether they are right.
     pub torn: Option<TornResult>,
+    /// Whether all that counts requests agrees.
+    pub counts: Option<CountsResult>,
+    /// What a collector that never answers does.
+    pub black_hole: Option<BlackHoleResult>,
+    /// What tracing costs.
+    pub cost: Option<CostResult>,
     /// What was left out, and why.
     pub skipped: Vec<Note>,
     /// What should have been measured but could not be.

@@ -8,6 +8,7 @@ use super::table::range;
 use super::{CaseReport, Report, look};
 use crate::case;
 use crate::stats::Summary;
+use crate::telemetry::{black_hole::BlackHoleResult, counts::CountsResult};
 
 /// One promise against what was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -34,6 +35,8 @@ impl Verdict {
     pub fn all(report: &Report) -> Vec<Self> {
         let mut all = Self::of_cases(&report.cases);
         all.extend(look::verdicts(report.look.as_ref(), report.torn.as_ref()));
+        all.extend(report.counts.iter().map(CountsResult::verdict));
+        all.extend(report.black_hole.iter().flat_map(BlackHoleResult::verdicts));
         all
     }
 

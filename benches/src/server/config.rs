@@ -145,7 +145,7 @@ fn php_fpm_conf(spec: &Spec<'_>, files: &Files) -> String {
         )
         .expect("strings grow");
     }
-    text
+    text + spec.more.pool
 }
 
 fn glasspool_toml(spec: &Spec<'_>, sink: Option<SocketAddr>) -> String {
@@ -168,7 +168,7 @@ fn glasspool_toml(spec: &Spec<'_>, sink: Option<SocketAddr>) -> String {
     if spec.hold {
         text += "\n[slow]\nstop = \"always\"\n";
     }
-    text
+    text + spec.more.overlay
 }
 
 /// A loopback port that was free a moment ago.
@@ -209,6 +209,10 @@ mod tests {
             tracing,
             slow_after_s: Some(1),
             hold: true,
+            more: crate::server::More {
+                pool: "access.format = \"%s\"\n",
+                overlay: "",
+            },
         };
         let files = Files::write(&spec, Some(([127, 0, 0, 1], 4318).into())).unwrap();
         let overlay = files

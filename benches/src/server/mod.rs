@@ -20,7 +20,7 @@ pub use facts::Facts;
 use crate::BenchError;
 use crate::load::{self, Address, Bound, Load, Outcome, request};
 use crate::measure::proc;
-use crate::process::{Process, read_text};
+use crate::process::{Process, read_tail, read_text};
 use crate::sink::{Received, Sink};
 use crate::stop::{Stop, Waited};
 
@@ -32,6 +32,8 @@ const RETRY: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Attempts to have every worker answer at the same time.
 const PID_ROUNDS: u32 = 40;
+/// Time to export everything and to end.
+const END_LIMIT: Duration = Duration::from_secs(60);
 /// After so long without an export the missing spans are lost.
 const SPAN_QUIET: Duration = Duration::from_secs(6);
 
@@ -83,6 +85,17 @@ pub struct Spec<'a> {
     pub slow_after_s: Option<u32>,
     /// Whether Glasspool holds a slow worker that runs, as php-fpm does, rather than only if it must.
     pub hold: bool,
+    /// What else its files say.
+    pub more: More<'a>,
+}
+
+/// Lines for one server's own purpose.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct More<'a> {
+    /// Of the pool, in php-fpm.conf.
+    pub pool: &'a str,
+    /// At the end of `glasspool.toml`.
+    pub overlay: &'a str,
 }
 
 /// A running server whose workers are known.
@@ -261,6 +274,46 @@ impl Server {
     /// Decodes what has been exported so far, so that it is not done during a measurement.
     pub fn digest(&self) {
         self.sink.as_ref().map(Sink::received);
+    }
+
+    /// Has it answer what is under way, export everything and end; the end of its log.
+    ///
+    /// # Errors
+    /// It does not end in time, or a signal to us.
+    pub fn finish(&mut self, stop: &Stop) -> Result<String, BenchError> {
+        self.process.signal(Signal::QUIT);
+        self.process.wait(END_LIMIT, stop)?;
+        Ok(read_tail(&self.log))
+    }
+
+    /// The observer's process.
+    ///
+    /// # Errors
+    /// There is none: it is a php-fpm, or its observer has just ended.
+    pub fn observer(&self) -> Result<u32, BenchError> {
+        let is_observer = |pid: &u32| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.starts_with(b"glasspool\0observer") || arguments.starts_with(b"glasspool: observer")
+        };
+        let mut family = proc::descendants(self.process.pid()).into_iter();
+        family
+            .find(is_observer)
+            .ok_or_else(|| self.fault("has no observer"))
+    }
+
+    /// Memory of one of its processes (RSS), kilobytes; 0 if it is gone.
+    pub fn resident_kb(&self, pid: u32) -> u64 {
+        let status = read_text(Path::new(&format!("/proc/{pid}/status")));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Has its collector take connections and never answer, or answer again.
+    pub fn swallow(&self, swallow: bool) {
+        if let Some(sink) = &self.sink {
+            sink.swallow(swallow);
+        }
     }
 
     /// An error about this server, with the end of its log.

@@ -92,7 +92,10 @@ fn a_wait_for_spans_that_never_come_ends() {
 fn what_is_no_export_is_refused_and_counted() {
     let sink = Sink::start().unwrap();
     assert_eq!(post(sink.address(), "/v1/traces", b"\xff\xff"), "HTTP/1.1 200 OK");
-    assert_eq!(post(sink.address(), "/v1/metrics", b""), "HTTP/1.1 404 Not Found");
+    assert_eq!(
+        post(sink.address(), "/v1/profiles", b""),
+        "HTTP/1.1 404 Not Found"
+    );
     assert_eq!(post(sink.address(), "/v1/logs", b""), "HTTP/1.1 200 OK");
     let received = sink.received();
     assert_eq!((received.spans, received.exports, received.refused), (0, 2, 2));

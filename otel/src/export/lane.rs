@@ -119,6 +119,8 @@ struct Shared<T> {
 #[derive(Debug)]
 struct State<T> {
     queue: Queue<T>,
+    /// Something waits that is to go without the schedule delay.
+    in_a_hurry: bool,
     /// Items in the export under way.
     in_flight: u64,
     /// All but what the queue counts.
@@ -137,6 +139,7 @@ impl<T: Send + 'static> Lane<T> {
         let queue = Queue::new(options.batch.max_queue_items, options.batch.max_queue_bytes);
         let state = State {
             queue,
+            in_a_hurry: false,
             in_flight: 0,
             delivery: Delivery::default(),
             last_error: None,
@@ -154,6 +157,15 @@ impl<T: Send + 'static> Lane<T> {
     }
 
     pub(crate) fn push(&self, item: T, priority: Priority) {
+        self.take_in(item, priority, false);
+    }
+
+    /// Adds an urgent item that does not wait for company.
+    pub(crate) fn push_now(&self, item: T) {
+        self.take_in(item, Priority::Urgent, true);
+    }
+
+    fn take_in(&self, item: T, priority: Priority, now: bool) {
         let bytes = (self.size)(&item);
         let mut state = self.shared.lock();
         if state.unsupported {
@@ -161,15 +173,21 @@ impl<T: Send + 'static> Lane<T> {
             return;
         }
         state.queue.push(item, bytes, priority);
+        state.in_a_hurry |= now;
         let waiting = state.queue.len();
         drop(state);
-        if waiting == 1 || waiting >= self.shared.options.batch.max_batch_items {
+        if now || waiting == 1 || waiting >= self.shared.options.batch.max_batch_items {
             self.shared.wake.notify_one();
         }
     }
 
     pub(crate) fn delivery(&self) -> Delivery {
         self.shared.lock().delivery()
+    }
+
+    /// Estimated bytes that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.shared.lock().queue.bytes()
     }
 
     /// Sends what waits; gives up at `deadline`.
@@ -233,10 +251,11 @@ async fn run<T: Send + 'static>(shared: Arc<Shared<T>>, sink: impl Sink<T>) {
     let mut due: Option<Instant> = None;
     let mut rest_until = Instant::now();
     loop {
-        let (waiting, closing, delivery, error, advice) = {
+        let (waiting, in_a_hurry, closing, delivery, error, advice) = {
             let mut state = shared.lock();
             (
                 state.queue.len(),
+                state.in_a_hurry,
                 state.closing,
                 state.delivery(),
                 state.last_error.clone(),
@@ -252,7 +271,7 @@ async fn run<T: Send + 'static>(shared: Arc<Shared<T>>, sink: impl Sink<T>) {
         let ready = if waiting == 0 {
             due = None;
             None
-        } else if waiting >= options.batch.max_batch_items {
+        } else if in_a_hurry || waiting >= options.batch.max_batch_items {
             Some(rest_until)
         } else {
             Some(rest_until.max(*due.get_or_insert(now + options.delay)))
@@ -287,6 +306,9 @@ async fn export<T: Send + 'static>(shared: &Shared<T>, sink: &impl Sink<T>) -> R
     let (batch, count) = {
         let mut state = shared.lock();
         let batch = state.queue.take(max_batch_items, MAX_BATCH_BYTES);
+        // What goes now has what was in a hurry, unless more than a batch is as urgent; the
+        // rest of that goes next, as the batch was full.
+        state.in_a_hurry = false;
         state.in_flight = batch.len() as u64;
         let count = state.in_flight;
         (batch, count)

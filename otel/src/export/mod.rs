@@ -6,10 +6,11 @@
 //! go at once, unless `OTEL_BLRP_SCHEDULE_DELAY` says otherwise; so do metrics, which are
 //! collected when it is time.
 //!
-//! Not done here: storing on disk, and sending one signal to several places.
+//! Not done here: opening files, keeping on disk what could not be sent, and sending one signal to several places.
 
 mod console;
 mod lane;
+mod lines;
 mod otlp;
 mod size;
 
@@ -21,16 +22,18 @@ use tokio::time::Instant;
 use self::{
     console::Console,
     lane::{Lane, LaneOptions, Sink},
+    lines::JsonLines,
     otlp::{Otlp, Signal},
 };
 pub use self::{
     console::{render_log, render_span},
     lane::Delivery,
+    lines::Lines,
     otlp::{PipelineError, TlsError},
 };
 use crate::{
     metrics::Snapshot,
-    options::{BatchOptions, ExporterKind, Options, OtlpTarget, SignalOptions},
+    options::{BatchOptions, ExporterKind, Options, SignalOptions},
     queue::Priority,
 };
 
@@ -59,6 +62,28 @@ pub struct Terminal {
     pub colours: bool,
 }
 
+/// Where exporters write that send nothing.
+#[derive(Debug)]
+pub struct Outputs {
+    /// For [`ExporterKind::Console`].
+    pub terminal: Terminal,
+    /// For [`ExporterKind::OtlpFile`].
+    pub file: Option<Lines>,
+    /// For [`ExporterKind::OtlpStdout`].
+    pub stdout: Option<Lines>,
+}
+
+impl From<Terminal> for Outputs {
+    /// Nothing but the terminal.
+    fn from(terminal: Terminal) -> Outputs {
+        Outputs {
+            terminal,
+            file: None,
+            stdout: None,
+        }
+    }
+}
+
 impl std::fmt::Debug for Terminal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Terminal")
@@ -81,28 +106,36 @@ impl Pipeline {
     /// and I/O drivers must be enabled. Connects to nothing yet.
     ///
     /// # Errors
-    /// If there is no runtime, or an endpoint can never be reached as it is written.
+    /// If there is no runtime, an endpoint can never be reached as it is written, or an
+    /// output is wanted that is not there.
     pub fn new(
         options: &Options,
         resource: &Resource,
-        terminal: Terminal,
+        outputs: impl Into<Outputs>,
     ) -> Result<Pipeline, PipelineError> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(PipelineError::NoRuntime);
         }
-        let console = Arc::new(Mutex::new(terminal));
+        let Outputs {
+            terminal,
+            file,
+            stdout,
+        } = outputs.into();
+        let ways = Ways {
+            console: Arc::new(Mutex::new(terminal)),
+            file,
+            stdout,
+        };
         let limits = options.limits;
-        let spans = start(
+        let spans = ways.start(
             ("traces", &options.traces, options.batch),
-            &console,
             size::of_span,
-            |target| Otlp::new(otlp::Spans::new(resource, limits), target),
+            otlp::Spans::new(resource, limits),
         )?;
-        let logs = start(
+        let logs = ways.start(
             ("logs", &options.logs, options.log_batch),
-            &console,
             size::of_record,
-            |target| Otlp::new(otlp::Logs::new(resource, limits), target),
+            otlp::Logs::new(resource, limits),
         )?;
         let batch = BatchOptions {
             schedule_delay: Duration::ZERO,
@@ -112,11 +145,10 @@ impl Pipeline {
             ..options.batch
         };
         let temporality = options.metric_reader.temporality;
-        let metrics = start(
+        let metrics = ways.start(
             ("metrics", &options.metrics, batch),
-            &console,
             size::of_snapshot,
-            |target| Otlp::new(otlp::Metrics::new(resource, temporality), target),
+            otlp::Metrics::new(resource, temporality),
         )?;
         Ok(Pipeline { spans, logs, metrics })
     }
@@ -128,11 +160,27 @@ impl Pipeline {
         }
     }
 
+    /// Queues a span that is sent at once, before others; never waits. Without a traces
+    /// exporter it does nothing.
+    pub fn push_span_now(&self, span: SpanData) {
+        if let Some(lane) = &self.spans {
+            lane.push_now(span);
+        }
+    }
+
     /// Queues a log record for sending at once; never waits. Without a logs exporter it
     /// does nothing.
     pub fn push_log(&self, record: SdkLogRecord) {
         if let Some(lane) = &self.logs {
             lane.push(record, Priority::Urgent);
+        }
+    }
+
+    /// Queues a log record that makes room for those of [`Pipeline::push_log`] when the
+    /// queue is full; otherwise the same.
+    pub fn push_line(&self, record: SdkLogRecord) {
+        if let Some(lane) = &self.logs {
+            lane.push(record, Priority::Ordinary);
         }
     }
 
@@ -159,6 +207,18 @@ impl Pipeline {
         self.metrics.is_some()
     }
 
+    /// Estimated bytes that wait, by signal.
+    pub fn waiting_bytes(&self) -> [(&'static str, usize); 3] {
+        fn of<T: Send + 'static>(lane: Option<&Lane<T>>) -> usize {
+            lane.map_or(0, Lane::waiting_bytes)
+        }
+        [
+            ("traces", of(self.spans.as_ref())),
+            ("logs", of(self.logs.as_ref())),
+            ("metrics", of(self.metrics.as_ref())),
+        ]
+    }
+
     /// The counters now.
     pub fn counters(&self) -> Counters {
         Counters {
@@ -182,37 +242,48 @@ impl Pipeline {
     }
 }
 
-/// A lane for a signal that goes somewhere.
-fn start<T, S>(
-    (signal, options, batch): (&'static str, &SignalOptions, BatchOptions),
-    console: &Arc<Mutex<Terminal>>,
-    size: fn(&T) -> usize,
-    otlp: impl FnOnce(&OtlpTarget) -> Result<Otlp<S>, PipelineError>,
-) -> Result<Option<Lane<T>>, PipelineError>
-where
-    T: Send + 'static,
-    S: Signal<Item = T>,
-    Console: Sink<T>,
-{
-    let lane = |target: &str| LaneOptions {
-        signal,
-        target: target.to_owned(),
-        delay: batch.schedule_delay,
-        batch,
-    };
-    Ok(match options.exporter {
-        ExporterKind::None => None,
-        ExporterKind::Console => Some(Lane::start(
-            lane("the terminal"),
-            Console::new(console.clone()),
-            size,
-        )),
-        ExporterKind::Otlp => Some(Lane::start(
-            lane(&options.target.endpoint),
-            otlp(&options.target)?,
-            size,
-        )),
-    })
+/// The ways out that all signals share.
+struct Ways {
+    console: Arc<Mutex<Terminal>>,
+    file: Option<Lines>,
+    stdout: Option<Lines>,
+}
+
+impl Ways {
+    /// A lane for a signal that goes somewhere.
+    fn start<S>(
+        &self,
+        (name, options, batch): (&'static str, &SignalOptions, BatchOptions),
+        size: fn(&S::Item) -> usize,
+        signal: S,
+    ) -> Result<Option<Lane<S::Item>>, PipelineError>
+    where
+        S: Signal,
+        Console: Sink<S::Item>,
+    {
+        let lane = |target: &str| LaneOptions {
+            signal: name,
+            target: target.to_owned(),
+            delay: batch.schedule_delay,
+            batch,
+        };
+        let lines = |target: &'static str, lines: &Option<Lines>, signal| {
+            let lines = lines.clone().ok_or(PipelineError::NoOutput { target })?;
+            Ok(Lane::start(lane(target), JsonLines::new(signal, lines), size))
+        };
+        Ok(Some(match options.exporter {
+            ExporterKind::None => return Ok(None),
+            ExporterKind::Console => {
+                Lane::start(lane("the terminal"), Console::new(self.console.clone()), size)
+            }
+            ExporterKind::Otlp => {
+                let target = &options.target;
+                Lane::start(lane(&target.endpoint), Otlp::new(signal, target)?, size)
+            }
+            ExporterKind::OtlpFile => lines("the file of [otel]", &self.file, signal)?,
+            ExporterKind::OtlpStdout => lines("standard output", &self.stdout, signal)?,
+        }))
+    }
 }
 
 async fn finish<T: Send + 'static>(lane: Option<Lane<T>>, deadline: Instant) -> Delivery {

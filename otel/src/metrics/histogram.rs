@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use glasspool_abi::trace::{SpanId, TraceId};
+
 /// Upper bounds of the buckets in seconds, inclusive; one more bucket has the rest
 /// (semantic conventions 1.44, `docs/http/http-metrics.md`,
 /// "Metric: `http.server.request.duration`").
@@ -27,10 +29,26 @@ const BOUNDS_NS: [u64; DURATION_BOUNDS.len()] = [
     10_000_000_000,
 ];
 
-/// Durations by bucket, and their extremes.
+/// A request that stands for those of its bucket: the way from a distribution to a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exemplar {
+    /// How long it took, nanoseconds.
+    pub ns: u64,
+    /// Wall clock at its end, nanoseconds since the epoch.
+    pub unix_ns: u64,
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// Its span.
+    pub span_id: SpanId,
+}
+
+/// Durations by bucket, and their extremes. About 1 KB.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Histogram {
     buckets: [u64; DURATION_BOUNDS.len() + 1],
+    /// The latest of each bucket (specification/metrics/sdk.md,
+    /// "AlignedHistogramBucketExemplarReservoir").
+    exemplars: [Option<Exemplar>; DURATION_BOUNDS.len() + 1],
     sum_ns: u128,
     /// Shortest and longest so far; meaningless while nothing was recorded.
     min_ns: u64,
@@ -43,10 +61,15 @@ impl Histogram {
         if self.count() == 0 {
             self.min_ns = ns;
         }
-        self.buckets[BOUNDS_NS.partition_point(|bound| *bound < ns)] += 1;
+        self.buckets[bucket(ns)] += 1;
         self.sum_ns += u128::from(ns);
         self.min_ns = self.min_ns.min(ns);
         self.max_ns = self.max_ns.max(ns);
+    }
+
+    /// A request whose duration was recorded stands for its bucket from now on.
+    pub fn remember(&mut self, exemplar: Exemplar) {
+        self.exemplars[bucket(exemplar.ns)] = Some(exemplar);
     }
 
     /// Durations recorded.
@@ -57,6 +80,11 @@ impl Histogram {
     /// Of these, how many per bucket: one for each of [`DURATION_BOUNDS`] and one above.
     pub fn buckets(&self) -> &[u64] {
         &self.buckets
+    }
+
+    /// The exemplar of each bucket that has one, in the same order.
+    pub fn exemplars(&self) -> &[Option<Exemplar>] {
+        &self.exemplars
     }
 
     /// All of them together.
@@ -84,9 +112,16 @@ impl Histogram {
         for (bucket, before) in difference.buckets.iter_mut().zip(before.buckets) {
             *bucket = bucket.saturating_sub(before);
         }
+        for (exemplar, before) in difference.exemplars.iter_mut().zip(before.exemplars) {
+            *exemplar = exemplar.filter(|exemplar| Some(*exemplar) != before);
+        }
         difference.sum_ns = self.sum_ns.saturating_sub(before.sum_ns);
         difference
     }
+}
+
+fn bucket(ns: u64) -> usize {
+    BOUNDS_NS.partition_point(|bound| *bound < ns)
 }
 
 #[cfg(test)]
@@ -116,6 +151,32 @@ mod tests {
             Some((Duration::ZERO, Duration::from_nanos(u64::MAX)))
         );
         assert_eq!(Histogram::default().extremes(), None);
+    }
+
+    fn exemplar(ns: u64) -> Exemplar {
+        Exemplar {
+            ns,
+            unix_ns: 7,
+            trace_id: TraceId([1; 16]),
+            span_id: SpanId([2; 8]),
+        }
+    }
+
+    #[test]
+    fn the_latest_request_of_a_bucket_stands_for_it_and_is_told_once_as_a_difference() {
+        let mut histogram = Histogram::default();
+        for ns in [6_000_000, 7_000_000, u64::MAX] {
+            histogram.record(ns);
+            histogram.remember(exemplar(ns));
+        }
+        let told = |histogram: &Histogram| {
+            let told = histogram.exemplars().iter().flatten();
+            told.map(|exemplar| exemplar.ns).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&histogram), [7_000_000, u64::MAX]);
+        let before = histogram.clone();
+        histogram.remember(exemplar(8_000_000));
+        assert_eq!(told(&histogram.since(&before)), [8_000_000]);
     }
 
     proptest! {

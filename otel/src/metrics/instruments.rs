@@ -37,6 +37,15 @@ pub mod attribute {
     pub const WORKER_STATE: &str = "php.worker.state";
     /// What the observer may do: `memory`, `system_calls`, `peers`, `files`, `hold`.
     pub const RIGHT: &str = "php.right";
+    /// Why a worker was started: `first` (the pool begins with it), `addition` (the pool
+    /// grows), `replacement` (one has ended).
+    pub const START_REASON: &str = "php.worker.start_reason";
+    /// `user` or `system`.
+    pub const CPU_MODE: &str = "cpu.mode";
+    /// What came of a reload: `succeeded` or `failed`.
+    pub const RELOAD_OUTCOME: &str = "php.reload.outcome";
+    /// Which signal waits: `traces`, `logs`, `metrics`.
+    pub const SIGNAL: &str = "php.signal";
     /// Why a record was lost: `overwritten`, `garbled`.
     pub const LOSS_REASON: &str = "php.loss.reason";
     /// On the one series that holds what has no room in others (the SDKs' name).
@@ -65,23 +74,53 @@ instruments! {
         "Duration of HTTP server requests.";
     ACTIVE_REQUESTS: UpDownCounter, "http.server.active_requests", "{request}",
         "Number of active HTTP server requests.";
-    WORKERS: UpDownCounter, "php.worker.count", "{worker}",
+    WORKERS: UpDownCounter, "php.workers", "{worker}",
         "Workers, by pool and state.";
     DEATHS: Counter, "php.worker.deaths", "{worker}",
         "Workers that ended by a signal, by pool and signal.";
+    WORKER_LIMIT: UpDownCounter, "php.worker.limit", "{worker}",
+        "Workers that the pool may have.";
+    WORKER_STARTS: Counter, "php.worker.starts", "{worker}",
+        "Workers that were started, by pool and reason.";
+    WORKER_MEMORY: UpDownCounter, "php.worker.memory", "By",
+        "Memory of the pool's workers that they share with nobody.";
+    REQUEST_CPU: Counter, "php.request.cpu.time", "s",
+        "CPU time of requests that ended, by pool and mode.";
+    SLOW: Counter, "php.requests.slow", "{request}",
+        "Requests that were looked at because they ran past their limit.";
     KILLED: Counter, "php.request.killed", "{request}",
         "Requests whose worker ended before they did.";
     SATURATIONS: Counter, "php.pool.saturations", "{report}",
         "Reports of a pool with all its workers busy.";
-    RUNG: Gauge, "php.observer.rung", "1",
+    CHILDREN_REACHED: Counter, "php.pool.max_children_reached", "{event}",
+        "How often a pool would have grown and had all the workers that it may have.";
+    QUEUE_LENGTH: UpDownCounter, "php.pool.queue.length", "{connection}",
+        "Connections that wait to be accepted.";
+    QUEUE_LIMIT: UpDownCounter, "php.pool.queue.limit", "{connection}",
+        "Connections that may wait to be accepted.";
+    QUEUE_TIME: Counter, "php.pool.queue.time", "s",
+        "Time that connections have waited to be accepted, all together.";
+    RELOADS: Counter, "php.reloads", "{reload}",
+        "Reloads of the configuration, by what came of them.";
+    LINES: Counter, "php.worker.lines", "{line}",
+        "Lines and messages that workers have written and that were told.";
+    LINES_DROPPED: Counter, "php.worker.lines_dropped", "{line}",
+        "Lines that workers have written and that were left out of telemetry.";
+    RUNG: Gauge, "php.observer.rung", "{rung}",
         "How much a look at the pool's workers can show: 0 whether they run, 1 what they wait in, 2 PHP frames, \
          3 all but holding a running worker, 4 everything.";
-    RIGHT: Gauge, "php.observer.right", "1",
+    RIGHT: Gauge, "php.observer.right", "{right}",
         "Whether the observer may do this with the pool's workers: 1 or 0.";
     LOOKS: Counter, "php.observer.looks", "{look}",
         "Looks into workers, by what came of them.";
     STOP_TIME: Counter, "php.observer.stop_time", "s",
         "Time for which workers were stopped to be looked into.";
+    OBSERVER_CPU: Counter, "php.observer.cpu.time", "s",
+        "CPU time of the observer, by mode.";
+    OBSERVER_MEMORY: UpDownCounter, "php.observer.memory", "By",
+        "Memory of the observer that it shares with nobody.";
+    OBSERVER_QUEUE: UpDownCounter, "php.observer.queue", "By",
+        "Telemetry that waits to be exported, by signal.";
     RECORDS_LOST: Counter, "php.observer.records.lost", "{record}",
         "Records of requests that could not be read, by reason.";
     SPANS_EXPORTED: Counter, "otel.sdk.exporter.span.exported", "{span}",
@@ -106,7 +145,7 @@ mod tests {
             let allowed = |c: char| c.is_ascii_lowercase() || matches!(c, '.' | '_');
             assert!(name.chars().all(allowed), "{name}");
             assert!(
-                *unit == "s" || *unit == "1" || unit.starts_with('{'),
+                ["s", "By", "1"].contains(unit) || unit.starts_with('{'),
                 "{name}: {unit}"
             );
             assert!(

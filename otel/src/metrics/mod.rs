@@ -1,5 +1,5 @@
-//! Metrics: what is measured ([`instruments`]), and one moment's figures of all of it
-//! ([`Snapshot`]).
+//! Metrics: what is measured ([`instruments`]), one moment's figures of all of it
+//! ([`Snapshot`]), and that as Prometheus reads it ([`prometheus`]).
 //!
 //! Figures are totals that the caller keeps in plain integers; nothing here is touched
 //! while a request is served or its record is read, but for [`Histogram::record`]. A snapshot
@@ -7,6 +7,7 @@
 
 mod histogram;
 pub mod instruments;
+pub mod prometheus;
 mod text;
 pub(crate) mod wire;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 pub use opentelemetry::KeyValue;
 
-pub use self::histogram::{DURATION_BOUNDS, Histogram};
+pub use self::histogram::{DURATION_BOUNDS, Exemplar, Histogram};
 pub use self::instruments::{Instrument, Kind};
 pub(crate) use self::text::render;
 

@@ -1,18 +1,21 @@
 //! A snapshot as OTLP.
 
+use std::time::Duration;
+
 use opentelemetry::KeyValue;
 use opentelemetry_proto::{
     tonic::{
         common::v1::KeyValue as WireKeyValue,
         metrics::v1::{
-            AggregationTemporality, Gauge, Histogram as WireHistogram, HistogramDataPoint,
-            Metric as WireMetric, NumberDataPoint, Sum, metric::Data, number_data_point::Value,
+            AggregationTemporality, Exemplar as WireExemplar, Gauge, Histogram as WireHistogram,
+            HistogramDataPoint, Metric as WireMetric, NumberDataPoint, Sum, exemplar::Value as ExemplarValue,
+            metric::Data, number_data_point::Value,
         },
     },
     transform::common::tonic::Attributes,
 };
 
-use super::{DURATION_BOUNDS, Figure, Histogram, Instrument, Kind, Metric, Snapshot};
+use super::{DURATION_BOUNDS, Exemplar, Figure, Histogram, Instrument, Kind, Metric, Snapshot};
 use crate::options::Temporality;
 
 /// All metrics of `now`; where the temporality says so, as differences to `before`, which
@@ -162,10 +165,21 @@ fn histogram(
         sum: Some(told.sum().as_secs_f64()),
         bucket_counts: told.buckets().to_vec(),
         explicit_bounds: DURATION_BOUNDS.to_vec(),
+        exemplars: told.exemplars().iter().flatten().map(exemplar).collect(),
         min: extremes.map(|(min, _)| min.as_secs_f64()),
         max: extremes.map(|(_, max)| max.as_secs_f64()),
         ..HistogramDataPoint::default()
     })
+}
+
+fn exemplar(of: &Exemplar) -> WireExemplar {
+    WireExemplar {
+        filtered_attributes: Vec::new(),
+        time_unix_nano: of.unix_ns,
+        span_id: of.span_id.0.to_vec(),
+        trace_id: of.trace_id.0.to_vec(),
+        value: Some(ExemplarValue::AsDouble(Duration::from_nanos(of.ns).as_secs_f64())),
+    }
 }
 
 fn on_wire(attributes: &[KeyValue]) -> Vec<WireKeyValue> {
@@ -262,6 +276,37 @@ mod tests {
         let all = told(&metrics(&now, None, Temporality::Delta));
         assert_eq!(all[0], (1, 10.0, DELTA));
         assert_eq!(all[4], (1, 1.0, DELTA));
+    }
+
+    #[test]
+    fn a_bucket_names_the_request_that_stands_for_it() {
+        use glasspool_abi::trace::{SpanId, TraceId};
+        let mut histogram = Histogram::default();
+        histogram.record(250_000_000);
+        histogram.remember(Exemplar {
+            ns: 250_000_000,
+            unix_ns: 9,
+            trace_id: TraceId([0xab; 16]),
+            span_id: SpanId([0xcd; 8]),
+        });
+        let mut metric = Metric::new(&REQUEST_DURATION);
+        metric.add(Vec::new(), Figure::Histogram(Arc::new(histogram)));
+        let now = Snapshot {
+            start_unix_ns: 1,
+            time_unix_ns: 10,
+            metrics: vec![metric],
+        };
+        let told = metrics(&now, None, Temporality::Cumulative);
+        let Some(Data::Histogram(told)) = &told[0].data else {
+            panic!("{told:?}");
+        };
+        let [exemplar] = &told.data_points[0].exemplars[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!(exemplar.trace_id, [0xab; 16]);
+        assert_eq!(exemplar.span_id, [0xcd; 8]);
+        assert_eq!(exemplar.time_unix_nano, 9);
+        assert_eq!(exemplar.value, Some(ExemplarValue::AsDouble(0.25)));
     }
 
     #[test]

@@ -7,11 +7,12 @@
 //! absent; nothing here fails.
 
 mod limits;
+mod propagators;
 mod resolve;
 
 use std::{path::PathBuf, time::Duration};
 
-use glasspool_abi::trace::Sampler;
+use glasspool_abi::trace::{Sampler, policy::Propagators};
 
 pub use self::limits::{AttributeLimits, Limits};
 use crate::semconv::Conventions;
@@ -22,6 +23,10 @@ use crate::semconv::Conventions;
 pub enum ExporterKind {
     /// To a collector.
     Otlp,
+    /// To the file of `[otel]`, as lines of OTLP/JSON.
+    OtlpFile,
+    /// To standard output, likewise.
+    OtlpStdout,
     /// To the terminal, for people.
     Console,
     /// Nowhere.
@@ -29,10 +34,13 @@ pub enum ExporterKind {
 }
 
 impl ExporterKind {
-    /// The words of the specification, in lower case.
+    /// The words of the specification, in lower case; `otlp_file` is that of its
+    /// configuration files.
     pub fn parse(word: &str) -> Option<ExporterKind> {
         match word {
             "otlp" => Some(ExporterKind::Otlp),
+            "otlp_file" => Some(ExporterKind::OtlpFile),
+            "otlp/stdout" => Some(ExporterKind::OtlpStdout),
             "console" => Some(ExporterKind::Console),
             "none" => Some(ExporterKind::None),
             _ => None,
@@ -145,6 +153,42 @@ impl Default for MetricReader {
             interval: Duration::from_secs(60),
             timeout: Duration::from_secs(30),
             temporality: Temporality::Cumulative,
+        }
+    }
+}
+
+/// Where Prometheus reads the metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PrometheusOptions {
+    /// Whether `OTEL_METRICS_EXPORTER` names it.
+    pub wanted: bool,
+    /// `OTEL_EXPORTER_PROMETHEUS_HOST`, if it is set; `localhost` to the specification.
+    pub host: Option<String>,
+    /// `OTEL_EXPORTER_PROMETHEUS_PORT`, likewise; 9464.
+    pub port: Option<u16>,
+}
+
+/// Which requests stand for their bucket of a distribution
+/// (`OTEL_METRICS_EXEMPLAR_FILTER`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExemplarFilter {
+    /// Those whose span is exported.
+    #[default]
+    TraceBased,
+    /// Every one.
+    AlwaysOn,
+    /// None.
+    AlwaysOff,
+}
+
+impl ExemplarFilter {
+    /// The words of the specification, in lower case.
+    pub fn parse(word: &str) -> Option<ExemplarFilter> {
+        match word {
+            "trace_based" => Some(ExemplarFilter::TraceBased),
+            "always_on" => Some(ExemplarFilter::AlwaysOn),
+            "always_off" => Some(ExemplarFilter::AlwaysOff),
+            _ => None,
         }
     }
 }
@@ -274,8 +318,16 @@ pub struct Options {
     pub metrics: SignalOptions,
     /// When metrics go.
     pub metric_reader: MetricReader,
+    /// Where they can be fetched besides.
+    pub prometheus: PrometheusOptions,
+    /// Which requests stand for others.
+    pub exemplars: ExemplarFilter,
+    /// Whether `OTEL_SDK_DISABLED` switches everything off.
+    pub disabled: bool,
     /// How workers decide what is sampled.
     pub sampler: Sampler,
+    /// Which headers workers read, and rewrite for PHP.
+    pub propagators: Propagators,
     /// Queue and batches of spans.
     pub batch: BatchOptions,
     /// Queue and batches of log records, which do not wait unless somebody says so.

@@ -4,9 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use glasspool_abi::trace::Sampler;
 
+use super::propagators::propagators;
 use super::{
-    BatchOptions, ExporterKind, FileDefaults, Limits, MetricReader, Options, OtlpTarget, Protocol,
-    SignalOptions, Temporality, TlsFiles,
+    BatchOptions, ExemplarFilter, ExporterKind, FileDefaults, Limits, MetricReader, Options, OtlpTarget,
+    PrometheusOptions, Protocol, SignalOptions, Temporality, TlsFiles,
 };
 use crate::{
     env::{Env, Warning},
@@ -15,6 +16,8 @@ use crate::{
 
 /// `service.name` when nobody names the service.
 const DEFAULT_SERVICE_NAME: &str = "php";
+/// The exporter that lets metrics be fetched.
+const PROMETHEUS: &str = "prometheus";
 /// Upper bound of item counts, so that a slip of the finger is not an allocation of everything.
 const MOST_ITEMS: usize = 1_000_000;
 /// Metrics are not sent more often than this, whatever is asked for.
@@ -29,15 +32,6 @@ const NOT_READ: &[(&str, &str)] = &[
         "OTEL_RESOURCE_ATTRIBUTES takes the same attributes",
     ),
     ("OTEL_LOG_LEVEL", "log_level in php-fpm.conf says what is logged"),
-    ("OTEL_METRICS_EXEMPLAR_FILTER", "metrics go without exemplars"),
-    (
-        "OTEL_EXPORTER_PROMETHEUS_HOST",
-        "metrics go by OTLP; a collector can offer them to Prometheus",
-    ),
-    (
-        "OTEL_EXPORTER_PROMETHEUS_PORT",
-        "metrics go by OTLP; a collector can offer them to Prometheus",
-    ),
     (
         "OTEL_SEMCONV_STABILITY_OPT_IN",
         "names are those of the stable conventions",
@@ -56,7 +50,10 @@ impl Options {
         let mut traces = signal(&env, &file, "TRACES", "/v1/traces", file.traces_exporter);
         let mut logs = signal(&env, &file, "LOGS", "/v1/logs", file.logs_exporter);
         let mut metrics = signal(&env, &file, "METRICS", "/v1/metrics", file.metrics_exporter);
-        if env.flag("OTEL_SDK_DISABLED") {
+        let mut prometheus = prometheus(&env);
+        let disabled = env.flag("OTEL_SDK_DISABLED");
+        if disabled {
+            prometheus.wanted = false;
             for signal in [&mut traces, &mut logs, &mut metrics] {
                 signal.exporter = ExporterKind::None;
             }
@@ -66,14 +63,23 @@ impl Options {
                 env.warn(name, format!("is not read here: {instead}"));
             }
         }
-        propagators(&env);
         let options = Options {
             resource_attributes: resource_attributes(&env, &file),
             traces,
             logs,
             metrics,
             metric_reader: metric_reader(&env),
+            prometheus,
+            exemplars: env
+                .word(
+                    "OTEL_METRICS_EXEMPLAR_FILTER",
+                    ExemplarFilter::parse,
+                    "trace_based, always_on, always_off",
+                )
+                .unwrap_or_default(),
+            disabled,
             sampler: sampler(&env).or(file.sampler).unwrap_or_default(),
+            propagators: propagators(&env),
             batch: batch(&env, &file, "BSP", file.schedule_delay),
             // Not the specification's second: they tell of what hangs right now.
             log_batch: batch(&env, &file, "BLRP", Some(Duration::ZERO)),
@@ -150,12 +156,7 @@ fn signal(
         None => general("INSECURE"),
     };
     SignalOptions {
-        exporter: env
-            .word(
-                &format!("OTEL_{signal}_EXPORTER"),
-                ExporterKind::parse,
-                "otlp, console, none",
-            )
+        exporter: exporter(env, signal)
             .or(file_exporter)
             .unwrap_or(ExporterKind::Otlp),
         target: OtlpTarget {
@@ -184,27 +185,52 @@ fn signal(
     }
 }
 
-/// Workers read and write `traceparent` and `tracestate`; baggage reaches PHP as it came.
-fn propagators(env: &Env<'_>) {
-    let Some(list) = env.text("OTEL_PROPAGATORS") else {
-        return;
-    };
-    let names: Vec<_> = list
-        .split(',')
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
-    if !names.iter().any(|name| name == "tracecontext") {
-        env.warn(
-            "OTEL_PROPAGATORS",
-            format!("{list:?} does without tracecontext, which is used all the same"),
+/// Metrics may have a list: one exporter that sends them, and `prometheus`, which lets them
+/// be fetched; that alone sends nothing.
+fn exporter(env: &Env<'_>, signal: &str) -> Option<ExporterKind> {
+    let name = format!("OTEL_{signal}_EXPORTER");
+    if signal != "METRICS" {
+        return env.word(
+            &name,
+            ExporterKind::parse,
+            "otlp, otlp_file, otlp/stdout, console, none",
         );
     }
-    for name in names
-        .iter()
-        .filter(|name| !["tracecontext", "baggage"].contains(&name.as_str()))
-    {
-        env.warn("OTEL_PROPAGATORS", format!("{name:?} is not known here; ignored"));
+    let mut chosen = None;
+    for word in list(env, &name) {
+        match ExporterKind::parse(&word) {
+            Some(kind) if chosen.is_none() => chosen = Some(kind),
+            Some(_) => env.warn(
+                &name,
+                format!("one exporter can send metrics; {word:?} is ignored"),
+            ),
+            None if word == PROMETHEUS => {}
+            None => env.warn(
+                &name,
+                format!(
+                    "{word:?} is not one of otlp, otlp_file, otlp/stdout, console, none, prometheus; ignored"
+                ),
+            ),
+        }
     }
+    chosen.or_else(|| prometheus(env).wanted.then_some(ExporterKind::None))
+}
+
+fn prometheus(env: &Env<'_>) -> PrometheusOptions {
+    let port = env.count("OTEL_EXPORTER_PROMETHEUS_PORT", 1, usize::from(u16::MAX));
+    PrometheusOptions {
+        wanted: list(env, "OTEL_METRICS_EXPORTER").any(|word| word == PROMETHEUS),
+        host: env.text("OTEL_EXPORTER_PROMETHEUS_HOST").map(str::to_owned),
+        port: port.and_then(|port| u16::try_from(port).ok()),
+    }
+}
+
+/// The words of a list, in lower case.
+fn list<'a>(env: &Env<'a>, name: &str) -> impl Iterator<Item = String> + 'a {
+    let words = env.text(name).unwrap_or_default().split(',');
+    words
+        .map(|word| word.trim().to_ascii_lowercase())
+        .filter(|word| !word.is_empty())
 }
 
 fn metric_reader(env: &Env<'_>) -> MetricReader {

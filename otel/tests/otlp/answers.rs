@@ -52,6 +52,7 @@ fn pipeline(grpc: bool, collector: &Collector, more: &[(&str, &str)]) -> Pipelin
         php_version: None,
         host_name: None,
         instance_id: "i".into(),
+        ..Runtime::default()
     };
     let terminal = Terminal {
         out: Box::new(std::io::sink()),
@@ -84,6 +85,7 @@ fn facts() -> Facts {
         pid: 1,
         pool: "www".into(),
         worker: 1,
+        born_mono_ns: 0,
         server_name: None,
     }
 }

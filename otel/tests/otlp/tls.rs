@@ -103,6 +103,7 @@ fn pipeline(variables: &[(&str, String)]) -> Result<Pipeline, String> {
         php_version: None,
         host_name: None,
         instance_id: "i".into(),
+        ..Runtime::default()
     };
     let terminal = Terminal {
         out: Box::new(std::io::sink()),

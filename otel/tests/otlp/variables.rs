@@ -6,7 +6,7 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use glasspool_otel::{
     env::Warning,
-    options::{ExporterKind, FileDefaults, Options, Protocol, SignalOptions, Temporality},
+    options::{ExemplarFilter, ExporterKind, FileDefaults, Options, Protocol, SignalOptions, Temporality},
 };
 
 fn options(variables: &[(&str, &str)]) -> (Options, Vec<Warning>) {
@@ -35,6 +35,21 @@ const READ: &[(&str, &str, Check)] = &[
     }),
     ("OTEL_METRICS_EXPORTER", "console", |o| {
         o.metrics.exporter == ExporterKind::Console
+    }),
+    ("OTEL_METRICS_EXPORTER", "Prometheus", |o| {
+        o.prometheus.wanted && o.metrics.exporter == ExporterKind::None
+    }),
+    ("OTEL_METRICS_EXPORTER", "otlp, prometheus", |o| {
+        o.prometheus.wanted && o.metrics.exporter == ExporterKind::Otlp
+    }),
+    ("OTEL_EXPORTER_PROMETHEUS_HOST", "0.0.0.0", |o| {
+        o.prometheus.host.as_deref() == Some("0.0.0.0") && !o.prometheus.wanted
+    }),
+    ("OTEL_EXPORTER_PROMETHEUS_PORT", "9465", |o| {
+        o.prometheus.port == Some(9465)
+    }),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "Always_Off", |o| {
+        o.exemplars == ExemplarFilter::AlwaysOff
     }),
     ("OTEL_LOGS_EXPORTER", "NONE", |o| {
         o.logs.exporter == ExporterKind::None
@@ -202,7 +217,9 @@ fn nonsense_is_told_and_changes_nothing() {
     let (defaults, _) = options(&[]);
     for (name, value) in [
         ("OTEL_TRACES_SAMPLER", "sometimes"),
-        ("OTEL_METRICS_EXPORTER", "prometheus"),
+        ("OTEL_METRICS_EXPORTER", "statsd"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "sometimes"),
+        ("OTEL_EXPORTER_PROMETHEUS_PORT", "0"),
         ("OTEL_LOGS_EXPORTER", "file"),
         ("OTEL_BSP_SCHEDULE_DELAY", "-1"),
         ("OTEL_BLRP_SCHEDULE_DELAY", "soon"),
@@ -230,9 +247,6 @@ fn what_is_not_read_here_is_said_so() {
         "OTEL_CONFIG_FILE",
         "OTEL_ENTITIES",
         "OTEL_LOG_LEVEL",
-        "OTEL_METRICS_EXEMPLAR_FILTER",
-        "OTEL_EXPORTER_PROMETHEUS_HOST",
-        "OTEL_EXPORTER_PROMETHEUS_PORT",
         "OTEL_SEMCONV_STABILITY_OPT_IN",
         "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN",
     ] {
@@ -246,8 +260,9 @@ fn what_is_not_read_here_is_said_so() {
     for (list, complaints) in [
         ("tracecontext,baggage", 0),
         ("tracecontext", 0),
-        ("tracecontext,b3", 1),
-        ("none", 2),
+        ("tracecontext,b3", 0),
+        ("none", 0),
+        ("tracecontext,jaeger", 1),
     ] {
         let (_, warnings) = options(&[("OTEL_PROPAGATORS", list)]);
         assert_eq!(warnings.len(), complaints, "{list}: {warnings:?}");

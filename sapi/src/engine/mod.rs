@@ -123,6 +123,7 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
     control.send(&FromEngine::Ready(Box::new(build)), &[])?;
 
     let mut pools: HashMap<PoolId, Pool> = HashMap::new();
+    let mut raised = None;
     loop {
         let (message, mut fds) = control.receive()?;
         match message {
@@ -135,6 +136,7 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
                 };
                 pools.insert(id, pool);
             }
+            ToEngine::Raised => raised = fds.pop(),
             ToEngine::AccessLog { pool } => {
                 // A pool that is not here any more needs no log.
                 if let Some(pool) = pools.get_mut(&pool) {
@@ -150,6 +152,7 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
                     worker,
                     pool,
                     slot_bytes,
+                    raised: raised.as_ref(),
                     fds,
                 };
                 spawn(control, title, &pools, supervisor, order)?;
@@ -221,10 +224,12 @@ fn ini_line(name: &str, value: &str) -> String {
 }
 
 /// A worker to be made.
-struct Order {
+struct Order<'a> {
     worker: WorkerId,
     pool: PoolId,
     slot_bytes: u64,
+    /// Rules of sampling that are raised for a time.
+    raised: Option<&'a OwnedFd>,
     fds: Vec<OwnedFd>,
 }
 
@@ -233,7 +238,7 @@ fn spawn(
     title: &TitleArea,
     pools: &HashMap<PoolId, Pool>,
     supervisor: Pid,
-    order: Order,
+    order: Order<'_>,
 ) -> Result<(), Stop> {
     let worker = order.worker;
     let refuse = |reason: String| Ok(control.send(&FromEngine::SpawnFailed { worker, reason }, &[])?);
@@ -261,6 +266,7 @@ fn spawn(
                 doorbell: &pool.doorbell,
                 ask: &pool.ask,
                 access_log: pool.access_log.as_ref(),
+                raised: order.raised,
                 slot,
                 slot_bytes: order.slot_bytes,
                 stdout,

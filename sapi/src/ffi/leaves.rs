@@ -13,6 +13,7 @@ use crate::worker::log::{self, Place, here};
 use crate::worker::pages::fields::Value;
 use crate::worker::pages::{self, Page};
 use crate::worker::php_error::PhpError;
+use crate::worker::recorder::line::Target;
 
 /// # Safety
 /// `at` has `length` readable bytes, or `length` is 0.
@@ -235,6 +236,25 @@ unsafe extern "C" fn gp_rs_php_log(at: *const c_char, length: usize, to_client: 
     // SAFETY: a message of PHP, valid during the call.
     let message = unsafe { bytes(at, length) };
     log::say_for_php(here!("php_log"), message, to_client);
+    exchange::with(|x| {
+        if x.recorder.wants_line(Target::Server) {
+            x.recorder.line(0, message, message.len());
+        }
+    });
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn gp_rs_wants_line(target: GpText) -> bool {
+    // SAFETY: a setting of PHP, valid during the call.
+    let target = unsafe { bytes(target.at, target.length) };
+    exchange::with(|x| x.recorder.wants_line(Target::Named(target))).unwrap_or(false)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn gp_rs_line(level: c_int, line: GpText, whole: usize) {
+    // SAFETY: a local of the shim.
+    let line = unsafe { bytes(line.at, line.length) };
+    exchange::with(|x| x.recorder.line(level, line, whole));
 }
 
 #[unsafe(no_mangle)]

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use glasspool_abi::WorkerId;
 use glasspool_abi::control::{Channel, FromEngine, PhpSetting, PoolSpec, Severity};
 use glasspool_abi::slot::SlotWriter;
+use glasspool_abi::trace::raised::RaisedRules;
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
@@ -17,6 +18,7 @@ use super::access_log::{AccessLog, Fixed};
 use super::admission::Admission;
 use super::exchange::{self, Exchange};
 use super::log::{self, here};
+use super::recorder::Recorder;
 use super::{crash, pages, rights, signals, time_zone};
 use crate::ffi;
 
@@ -29,6 +31,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) doorbell: &'a OwnedFd,
     pub(crate) ask: &'a OwnedFd,
     pub(crate) access_log: Option<&'a OwnedFd>,
+    pub(crate) raised: Option<&'a OwnedFd>,
     pub(crate) slot: OwnedFd,
     pub(crate) slot_bytes: u64,
     pub(crate) stdout: OwnedFd,
@@ -71,7 +74,11 @@ pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admis
             .doorbell
             .try_clone()
             .map_err(|e| format!("dup of the doorbell: {e}"))?;
-        exchange::install(Exchange::new(slot, doorbell, access_log));
+        let raised = parts.raised.map(|page| RaisedRules::map(page, &pool.name));
+        let raised = raised.transpose().map_err(|e| e.to_string())?;
+        let mut recorder = Recorder::new(slot, doorbell, raised);
+        recorder.tell_lines(pool.tell_lines, pool.catch_output);
+        exchange::install(Exchange::new(recorder, access_log));
         follow_supervisor(parts.supervisor)?;
         crash::watch(&pool.name, &parts.slot, parts.doorbell);
         Ok(admission)
@@ -114,7 +121,7 @@ fn access_log(
         pid: rustix::process::getpid().as_raw_nonzero().get(),
         supervisor,
     };
-    AccessLog::new(file, &settings.format, &settings.suppress, fixed, zone).map(Some)
+    AccessLog::new(file, settings, fixed, zone).map(Some)
 }
 
 /// Status and ping.

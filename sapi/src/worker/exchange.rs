@@ -7,10 +7,9 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use glasspool_abi::record::{ABORTED, EndScalars, FINISHED_EARLY};
-use glasspool_abi::slot::{SlotWriter, Stage};
+use glasspool_abi::slot::Stage;
 use glasspool_fastcgi::{ProtocolStatus, ResponseWriter};
 
 use super::access_log::{AccessLog, Facts, Trouble};
@@ -126,11 +125,11 @@ pub(crate) struct Exchange {
 type Place = (*const u8, usize);
 
 impl Exchange {
-    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd, access_log: Option<AccessLog>) -> Exchange {
+    pub(crate) fn new(recorder: Recorder, access_log: Option<AccessLog>) -> Exchange {
         Exchange {
             connection: Connection::new(),
             writer: ResponseWriter::new(),
-            recorder: Recorder::new(slot, doorbell),
+            recorder,
             response: Response::Open,
             executing: false,
             early: false,
@@ -209,6 +208,7 @@ impl Exchange {
             memory_peak: said.memory_peak,
             began,
             began_cpu,
+            ids: self.recorder.ids(),
         })
     }
 
@@ -313,8 +313,11 @@ impl Exchange {
         }
     }
 
+    /// A header of the response. The one that names the route is for us alone.
     pub(crate) fn head_line(&mut self, line: &[u8]) {
-        if !self.is_finished() {
+        if let Some(route) = head::route(line) {
+            self.recorder.route(route);
+        } else if !self.is_finished() {
             self.writer.stdout(line);
             self.writer.stdout(b"\r\n");
         }

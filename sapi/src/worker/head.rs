@@ -33,6 +33,13 @@ pub(crate) fn status(writer: &mut ResponseWriter, code: i32, line: &[u8], raw: b
     writer.stdout(&text);
 }
 
+/// The value of a header that names the route, `X-Glasspool-Route: /user/{id}`.
+pub(crate) fn route(line: &[u8]) -> Option<&[u8]> {
+    const NAME: &[u8] = b"x-glasspool-route:";
+    let (name, value) = line.split_at_checked(NAME.len())?;
+    name.eq_ignore_ascii_case(NAME).then(|| value.trim_ascii())
+}
+
 /// Reason phrases of the IANA registry of HTTP status codes, as far as php-fpm knows
 /// them (RFC 9110, 6585, 7725, 2295, 5842).
 fn reason(code: i32) -> Option<&'static str> {
@@ -101,6 +108,14 @@ mod tests {
         let content = &writer.pending()[8..];
         let end = content.windows(2).position(|w| w == b"\r\n").expect("a line");
         String::from_utf8_lossy(&content[..end]).into_owned()
+    }
+
+    #[test]
+    fn the_header_of_the_route() {
+        assert_eq!(route(b"X-Glasspool-Route: /user/{id} "), Some(&b"/user/{id}"[..]));
+        assert_eq!(route(b"x-glasspool-ROUTE:"), Some(&b""[..]));
+        assert_eq!(route(b"X-Glasspool-Routes: /"), None);
+        assert_eq!(route(b""), None);
     }
 
     #[test]

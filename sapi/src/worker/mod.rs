@@ -27,7 +27,7 @@ mod pending;
 pub(crate) mod php_error;
 mod random;
 #[cfg_attr(test, expect(dead_code, reason = "its caller needs PHP"))]
-mod recorder;
+pub(crate) mod recorder;
 #[cfg(not(test))]
 mod rights;
 mod script;

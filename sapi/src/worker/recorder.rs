@@ -1,15 +1,21 @@
 //! Tells the observer what this worker serves, through the slot; and gives each
-//! request its place in a trace.
+//! request its place in a trace, which is in `context.rs`.
+
+mod context;
+pub(crate) mod line;
 
 use std::os::fd::OwnedFd;
 
 use glasspool_abi::record::{self, BeginScalars, Encoder, EndScalars, Text};
 use glasspool_abi::slot::{Last, SlotWriter, Stage};
-use glasspool_abi::trace::{
-    FLAG_RANDOM, FLAG_SAMPLED, Sampler, SpanId, TraceId, TraceParent, tracestate_is_valid,
-};
+use glasspool_abi::trace::lists::shorten_tracestate;
+use glasspool_abi::trace::policy::Policy;
+use glasspool_abi::trace::queued::queued_ns;
+use glasspool_abi::trace::raised::RaisedRules;
+use glasspool_abi::trace::{SpanId, TraceId, TraceParent};
 use glasspool_fastcgi::Params;
 
+use self::line::Lines;
 use super::clock;
 use super::exchange::Resolved;
 use super::php_error::KeptError;
@@ -26,10 +32,17 @@ pub(crate) struct Recorder {
     start: (u64, u64),
     cpu: (u64, u64),
     random: RandomBytes,
+    /// Rules of sampling that the supervisor raises for a time.
+    raised: Option<RaisedRules>,
+    /// The context of the request's caller, who is not trusted.
+    link: Option<TraceParent>,
+    /// What the application calls the request.
+    route: Vec<u8>,
+    lines: Lines,
 }
 
 impl Recorder {
-    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd) -> Recorder {
+    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd, raised: Option<RaisedRules>) -> Recorder {
         Recorder {
             slot,
             doorbell,
@@ -39,7 +52,17 @@ impl Recorder {
             start: (0, 0),
             cpu: clock::cpu_ns(),
             random: RandomBytes::new(),
+            raised,
+            link: None,
+            route: Vec::with_capacity(Text::Route.max_bytes()),
+            lines: Lines::default(),
         }
+    }
+
+    /// Trace and span of the request under way, or of the last one.
+    pub(crate) fn ids(&self) -> Option<(TraceId, SpanId)> {
+        let ids = record::Begin::ids(self.begin.bytes())?;
+        (ids.0.0 != [0; 16]).then_some(ids)
     }
 
     pub(crate) fn set_stage(&mut self, stage: Stage) {
@@ -58,52 +81,16 @@ impl Recorder {
         (self.start, self.cpu)
     }
 
-    /// Draws ids, decides on sampling and has PHP see our span as its parent: the
-    /// parameters HTTP_TRACEPARENT and HTTP_TRACESTATE are rewritten. An invalid
-    /// traceparent counts as none, and its tracestate goes with it. When no spans are
-    /// made (`tracing` is false) the parameters stay: our span would be a parent that
-    /// nobody ever sees.
-    pub(crate) fn trace(&mut self, params: &mut Params, sampler: &Sampler, tracing: bool) -> BeginScalars {
-        let parent = params.get(b"HTTP_TRACEPARENT").and_then(TraceParent::parse);
-        let (trace_id, random) = match &parent {
-            Some(parent) => (parent.trace_id, parent.flags & FLAG_RANDOM != 0),
-            None => (TraceId(self.random.take()), true),
-        };
-        let span_id = SpanId(self.random.take());
-        let sampled = sampler.sample(parent.as_ref(), &trace_id);
-        let flags = if sampled { FLAG_SAMPLED } else { 0 } | if random { FLAG_RANDOM } else { 0 };
-        let state_is_valid =
-            parent.is_some() && params.get(b"HTTP_TRACESTATE").is_some_and(tracestate_is_valid);
-        if tracing && !state_is_valid {
-            params.remove(b"HTTP_TRACESTATE");
-        }
-        if tracing {
-            params.set(
-                b"HTTP_TRACEPARENT",
-                &TraceParent {
-                    trace_id,
-                    span_id,
-                    flags,
-                }
-                .to_header(),
-            );
-        }
-        self.number += 1;
-        BeginScalars {
-            number: self.number,
-            start_unix_ns: self.start.0,
-            start_mono_ns: self.start.1,
-            trace_id,
-            span_id,
-            parent: parent.map(|p| p.span_id),
-            sampled,
-            random,
-        }
-    }
-
     /// Publishes what begins.
-    pub(crate) fn begin(&mut self, scalars: &BeginScalars, params: &Params, resolved: &Resolved) {
+    pub(crate) fn begin(
+        &mut self,
+        scalars: &BeginScalars,
+        params: &Params,
+        resolved: &Resolved,
+        policy: &Policy,
+    ) {
         let said = Said::of(params);
+        let origin = context::origin_for_record(params, said.client, policy);
         self.slot.set_content_length(resolved.content_length);
         let begin = &mut self.begin;
         begin.begin(scalars);
@@ -125,20 +112,40 @@ impl Recorder {
             (b"", _) => b"http",
             (scheme, _) => scheme,
         };
-        begin.text(Text::Scheme, scheme);
+        begin.text(Text::Scheme, origin.scheme.unwrap_or(scheme));
         let host = if said.host.is_empty() {
             said.server_name
         } else {
             said.host
         };
-        begin.text(Text::Host, host);
+        begin.text(Text::Host, origin.host.unwrap_or(host));
         begin.text(Text::Port, said.port);
-        begin.text(Text::Client, said.client);
+        begin.text(Text::Client, origin.client);
+        if origin.client != said.client {
+            begin.text(Text::Peer, said.client);
+        }
+        begin.text(Text::PeerPort, said.peer_port);
         begin.text(Text::UserAgent, said.user_agent);
         begin.text(Text::Protocol, said.protocol);
-        begin.text(Text::TraceState, said.trace_state);
+        begin.text(Text::TraceState, &shorten_tracestate(said.trace_state));
+        if let Some(link) = &self.link {
+            begin.text(Text::Link, &link.to_header());
+        }
+        if let Some(queued) = said
+            .taken(origin.is_proxied)
+            .and_then(|taken| queued_ns(taken, self.start.0))
+        {
+            begin.text(Text::Queued, queued.to_string().as_bytes());
+        }
         self.slot.publish_begin(begin.bytes());
         self.slot.set_stage(Stage::Info);
+    }
+
+    /// Takes the route that the application names.
+    pub(crate) fn route(&mut self, route: &[u8]) {
+        self.route.clear();
+        self.route
+            .extend_from_slice(&route[..route.len().min(Text::Route.max_bytes())]);
     }
 
     /// Adds who the client says it is, once PHP has found out.
@@ -169,6 +176,7 @@ impl Recorder {
             scalars.error_line = error.line;
         }
         self.end.end(&scalars, self.begin.bytes());
+        self.end.text(Text::Route, &self.route);
         if let Some(error) = error {
             self.end.text(Text::ErrorType, error.type_name());
             self.end.text(Text::ErrorMessage, &error.message);
@@ -203,10 +211,15 @@ impl Recorder {
 
     fn publish(&mut self) {
         self.slot.set_started(0);
+        self.lines.ended = self.number;
         if self.slot.publish_end(self.number, self.end.bytes()) {
-            // The doorbell never blocks; if it is full it has been rung already.
-            let _rung = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
+            self.ring_bell();
         }
+    }
+
+    fn ring_bell(&self) {
+        // The doorbell never blocks; if it is full it has been rung already.
+        let _rung = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
     }
 }
 
@@ -226,6 +239,11 @@ struct Said<'a> {
     user_agent: &'a [u8],
     protocol: &'a [u8],
     trace_state: &'a [u8],
+    peer_port: &'a [u8],
+    /// When the web server took the request, by itself: no client can send this name.
+    taken_here: &'a [u8],
+    /// The same by a header, so by whoever sent that.
+    taken_before: &'a [u8],
 }
 
 impl<'a> Said<'a> {
@@ -246,56 +264,22 @@ impl<'a> Said<'a> {
                 b"HTTP_USER_AGENT" => &mut said.user_agent,
                 b"SERVER_PROTOCOL" => &mut said.protocol,
                 b"HTTP_TRACESTATE" => &mut said.trace_state,
+                b"REMOTE_PORT" => &mut said.peer_port,
+                b"REQUEST_START" => &mut said.taken_here,
+                b"HTTP_X_REQUEST_START" | b"HTTP_X_QUEUE_START" => &mut said.taken_before,
                 _ => continue,
             };
             *place = value;
         }
         said
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recorder() -> Recorder {
-        let bytes = glasspool_abi::slot::SLOT_HEAD_BYTES + 16384;
-        let file = glasspool_abi::create_slot_memory(bytes).expect("a memory file");
-        let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("eventfd");
-        Recorder::new(SlotWriter::map(file, bytes).expect("maps"), doorbell)
-    }
-
-    #[test]
-    fn php_sees_our_span_as_its_parent() {
-        let mut params = Params::new();
-        params.push(
-            b"HTTP_TRACEPARENT",
-            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        );
-        params.push(b"HTTP_TRACESTATE", b"a=b");
-        let scalars = recorder().trace(&mut params, &Sampler::default(), true);
-        assert_eq!(scalars.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_eq!(
-            scalars.parent.map(|p| p.to_string()).as_deref(),
-            Some("b7ad6b7169203331")
-        );
-        let seen = TraceParent::parse(params.get(b"HTTP_TRACEPARENT").expect("set")).expect("valid");
-        assert_eq!((seen.trace_id, seen.span_id), (scalars.trace_id, scalars.span_id));
-        assert_eq!(params.get(b"HTTP_TRACESTATE"), Some(&b"a=b"[..]));
-    }
-
-    #[test]
-    fn an_invalid_traceparent_is_ignored_whole() {
-        let mut params = Params::new();
-        params.push(
-            b"HTTP_TRACEPARENT",
-            b"00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        );
-        params.push(b"HTTP_TRACESTATE", b"a=b");
-        let scalars = recorder().trace(&mut params, &Sampler::default(), true);
-        assert_eq!(scalars.parent, None);
-        assert_eq!(params.get(b"HTTP_TRACESTATE"), None);
-        let seen = TraceParent::parse(params.get(b"HTTP_TRACEPARENT").expect("set")).expect("valid");
-        assert_eq!((seen.trace_id, seen.span_id), (scalars.trace_id, scalars.span_id));
+    /// When the request was taken over from the client, by somebody who can be believed.
+    fn taken(&self, is_proxied: bool) -> Option<&'a [u8]> {
+        match (self.taken_before, self.taken_here) {
+            (before, _) if is_proxied && !before.is_empty() => Some(before),
+            (_, b"") => None,
+            (_, here) => Some(here),
+        }
     }
 }

@@ -165,7 +165,7 @@ fn prepare(x: &mut Exchange, pool: &PoolSpec, settings: &PathSettings, last: boo
     let role = x.connection.reader.role();
     let params = x.connection.reader.params_mut();
     params.set(b"FCGI_ROLE", role.name().as_bytes());
-    let scalars = x.recorder.trace(params, &pool.sampler, pool.tracing);
+    let scalars = x.recorder.trace(params, pool);
     let script = script::resolve(params, settings, &RealFiles);
     let content_length = params
         .get(b"CONTENT_LENGTH")
@@ -174,7 +174,7 @@ fn prepare(x: &mut Exchange, pool: &PoolSpec, settings: &PathSettings, last: boo
     let body_file = body_file(params);
     x.resolved = Resolved::new(script.path, script.request_uri, content_length);
     x.recorder
-        .begin(&scalars, x.connection.reader.params(), &x.resolved);
+        .begin(&scalars, x.connection.reader.params(), &x.resolved, &pool.trace);
     let keep_alive = x.connection.reader.keep_alive() && !last;
     let (body_file, body_error) = match body_file {
         Ok(file) => (file, None),

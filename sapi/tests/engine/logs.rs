@@ -14,6 +14,7 @@ use crate::stock::Stock;
 fn logged(format: &str, suppress: &[&str]) -> PoolSpec {
     PoolSpec {
         access_log: Some(AccessLog {
+            json: false,
             format: format.to_owned(),
             suppress: suppress.iter().map(|s| (*s).to_owned()).collect(),
         }),

@@ -11,6 +11,7 @@ use crate::config::effective::{
     DEFAULT_LOG_LIMIT, EmergencyRestart, Global, LogLevel, LogTarget, Notice, Syslog,
 };
 use crate::config::error::{ConfigError, Fault, Shown};
+use crate::config::overlay::LogForm;
 
 /// Shortest limit of a log line that php-fpm takes, in bytes.
 const MIN_LOG_LIMIT: usize = 512;
@@ -36,6 +37,8 @@ pub(super) fn check(
         pid,
         log_level: or(&raw.log_level, LogLevel::default()),
         log_limit,
+        // `glasspool.toml` says it.
+        error_form: LogForm::default(),
         log_buffering: or(&raw.log_buffering, true),
         syslog: syslog(raw),
         emergency_restart: emergency_restart(raw),

@@ -31,7 +31,8 @@ pub(super) fn settings(
     notices: &mut Vec<Notice>,
     global_checked: &mut Option<Global>,
 ) -> Result<Settings, ConfigError> {
-    let global = global::check(&raw.global, request, &prefixes.state, notices)?;
+    let mut global = global::check(&raw.global, request, &prefixes.state, notices)?;
+    global.error_form = overlay.logs.error_format;
     *global_checked = Some(global.clone());
     if raw.pools.is_empty() {
         let file = Shown::from(request.fpm_conf.as_path());

@@ -118,6 +118,10 @@ impl<'a> Checker<'a> {
                 .and_then(|slow| slow.stop)
                 .or(common.stop)
                 .unwrap_or_default(),
+            still_running: own_slow
+                .and_then(|slow| slow.still_running)
+                .or(common.still_running)
+                .unwrap_or(true),
             catch_workers_output: or(&lines.catch_workers_output, false),
             decorate_workers_output: or(&lines.decorate_workers_output, true),
             priority: nice.filter(|_| self.request.euid_root),
@@ -134,10 +138,15 @@ impl<'a> Checker<'a> {
                 Some(format) => format.value.clone(),
                 None => DEFAULT_ACCESS_FORMAT.to_owned(),
             },
+            access_form: own
+                .and_then(|own| own.access_format.clone())
+                .or_else(|| overlay.logs.access_format.clone()),
+            slow_form: overlay.logs.slow_format,
             access_suppress: lines.access_suppress.clone(),
             terminate_after: global::positive(&lines.terminate_timeout),
             terminate_finished: or(&lines.terminate_finished, false),
             limit_extensions: extensions(&lines.limit_extensions),
+            trace: own.map(|own| own.trace).unwrap_or_default(),
             php: own.map(|own| own.php.clone()).unwrap_or_default(),
             ..Pool::new(raw.name.as_str(), listen, max_children)
         };

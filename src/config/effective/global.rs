@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::LogLevel;
+use crate::config::overlay::LogForm;
 
 /// Longest log line unless configured (php-fpm's own default), bytes.
 pub const DEFAULT_LOG_LIMIT: usize = 1024;
@@ -20,6 +21,8 @@ pub struct Global {
     pub log_level: LogLevel,
     /// Longest log line in bytes, at least 512.
     pub log_limit: usize,
+    /// What lines of the error log are, where it is a file.
+    pub error_form: LogForm,
     /// Whether each log line is written by one call.
     pub log_buffering: bool,
     /// Ident and facility for [`LogTarget::Syslog`].
@@ -49,6 +52,7 @@ impl Default for Global {
             pid: None,
             log_level: LogLevel::default(),
             log_limit: DEFAULT_LOG_LIMIT,
+            error_form: LogForm::default(),
             log_buffering: true,
             syslog: Syslog::default(),
             emergency_restart: None,

@@ -5,6 +5,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::overlay::{AccessForm, LogForm, PoolTrace};
+
 /// Frames of a slow request's backtrace unless configured (php-fpm's own default).
 pub const DEFAULT_SLOW_DEPTH: NonZeroU32 = NonZeroU32::new(20).expect("20 is not zero");
 
@@ -15,7 +17,7 @@ pub(in crate::config) const DEFAULT_SLOW_SAMPLES: NonZeroU32 = NonZeroU32::new(4
 pub const DEFAULT_ACCESS_FORMAT: &str = "%R - %u %t \"%m %r\" %s";
 
 /// One pool: its own socket and its own workers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// Section name; no quotes, control characters or white space but spaces.
     pub name: String,
@@ -59,6 +61,8 @@ pub struct Pool {
     pub slow_samples: NonZeroU32,
     /// Whether a worker may be stopped to be read.
     pub slow_stop: SlowStop,
+    /// Whether a slow request has a span of its own, sent while it still runs.
+    pub still_running: bool,
     /// Whether the workers' standard output and error go to the error log.
     pub catch_workers_output: bool,
     /// Whether those lines say whose they are.
@@ -91,6 +95,10 @@ pub struct Pool {
     pub access_log: Option<PathBuf>,
     /// How its lines look.
     pub access_format: String,
+    /// How they look instead, as `glasspool.toml` says.
+    pub access_form: Option<AccessForm>,
+    /// What the entries of its slow log are.
+    pub slow_form: LogForm,
     /// URIs whose harmless requests are left out.
     pub access_suppress: Vec<String>,
     /// Run time after which a request's worker is ended.
@@ -99,6 +107,8 @@ pub struct Pool {
     pub terminate_finished: bool,
     /// Suffixes that a script's path must have; empty allows all.
     pub limit_extensions: Vec<String>,
+    /// `[pool.NAME.trace]`: how this pool is sampled where it is not as all.
+    pub trace: PoolTrace,
     /// `[pool.NAME.php]`: the PHP of this pool where it is not everybody's.
     pub php: PoolPhp,
 }
@@ -174,6 +184,7 @@ impl Pool {
             slow_depth: DEFAULT_SLOW_DEPTH,
             slow_samples: DEFAULT_SLOW_SAMPLES,
             slow_stop: SlowStop::default(),
+            still_running: true,
             catch_workers_output: false,
             manager: ProcessManager::Static,
             decorate_workers_output: true,
@@ -191,10 +202,13 @@ impl Pool {
             ping_response: "pong".to_owned(),
             access_log: None,
             access_format: DEFAULT_ACCESS_FORMAT.to_owned(),
+            access_form: None,
+            slow_form: LogForm::default(),
             access_suppress: Vec::new(),
             terminate_after: None,
             terminate_finished: false,
             limit_extensions: [".php", ".phar"].map(str::to_owned).to_vec(),
+            trace: PoolTrace::default(),
             php: PoolPhp::default(),
         }
     }

@@ -131,6 +131,8 @@ pub enum Fault {
     },
     #[error("[pool.{pool}] overrides a pool that {file} does not define (known: {known})")]
     UnknownPool { pool: Shown, file: Shown, known: Shown },
+    #[error("this rule is for the pool '{pool}', which {file} does not define (known: {known})")]
+    RuleOfUnknownPool { pool: Shown, file: Shown, known: Shown },
 }
 
 /// How far php-fpm would have come, which decides the lines that follow the mistake's own.

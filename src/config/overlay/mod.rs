@@ -3,8 +3,10 @@
 //! Every section and key is optional and kept as an `Option` where the environment (`OTEL_*`) or a default
 //! elsewhere may still speak; that order is not decided here. Unknown keys are refused, with the nearest known one.
 
+mod logs;
 mod read;
 mod text;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -13,14 +15,20 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::effective::{PoolPhp, SlowStop};
+use super::effective::{ListenAddress, PoolPhp, SlowStop};
 
+pub use logs::{AccessForm, LogForm, Logs};
 pub(super) use read::{read, refuse_unknown_pools};
 pub use text::Secret;
 pub(super) use text::defines;
+pub use text::scrape_host;
+pub use trace::{PoolRule, PoolTrace, Sampler, Trace};
 
 /// Bytes of spans and logs that wait for the collector unless configured.
 pub const DEFAULT_QUEUE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Memory for what `glasspool tail` shows unless configured: some ten thousand requests.
+const DEFAULT_HISTORY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Looks into slow requests per second unless configured; each takes the observer some
 /// 0.2 ms.
@@ -37,10 +45,14 @@ pub struct Overlay {
     pub php: Php,
     /// `[otel]`: where telemetry goes.
     pub otel: Otel,
-    /// `[trace]`: which requests are exported.
+    /// `[metrics]`: where metrics can be fetched.
+    pub metrics: Metrics,
+    /// `[trace]`: which requests are sampled, whose word counts, what they are called.
     pub trace: Trace,
     /// `[slow]`: when a request is looked at; already applied to the pools of `Settings`.
     pub slow: Slow,
+    /// `[logs]`: forms of logs; already applied to the pools of `Settings`.
+    pub logs: Logs,
     /// `[observer]`: how the observer runs.
     pub observer: Observer,
     /// `[pool.NAME]`: overrides of one pool, by the name as written here; already applied to the pools of `Settings`.
@@ -92,6 +104,10 @@ pub struct Otel {
     pub logs: Option<Exporter>,
     /// Where metrics go.
     pub metrics: Option<Exporter>,
+    /// File for what goes to the exporter `otlp_file`; without an `endpoint`, all that says
+    /// nothing else. Opened anew on SIGUSR1, as logs are.
+    #[serde(deserialize_with = "text::output_file")]
+    pub file: Option<String>,
     /// Bound of the export queue, in bytes, 64 KiB to 4 GiB.
     #[serde(deserialize_with = "text::queue_bytes")]
     pub queue_bytes: u64,
@@ -111,10 +127,22 @@ impl Default for Otel {
             traces: None,
             logs: None,
             metrics: None,
+            file: None,
             queue_bytes: DEFAULT_QUEUE_BYTES,
             flush: None,
         }
     }
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Where Prometheus fetches them, besides what `[otel] metrics` sends.
+    #[serde(deserialize_with = "text::scrape_address")]
+    pub listen: Option<ListenAddress>,
+    /// Whether pools are told under the names of php-fpm's exporters (`phpfpm_…`) too.
+    pub phpfpm_names: bool,
 }
 
 /// Transport of OTLP, by the names of `OTEL_EXPORTER_OTLP_PROTOCOL`.
@@ -134,44 +162,16 @@ pub enum Protocol {
 pub enum Exporter {
     /// To the OTLP receiver.
     Otlp,
+    /// To `otel.file`, as lines of OTLP/JSON.
+    #[serde(rename = "otlp_file")]
+    OtlpFile,
+    /// To standard output, likewise.
+    #[serde(rename = "otlp/stdout")]
+    OtlpStdout,
     /// To standard output, for people.
     Console,
     /// Nowhere.
     None,
-}
-
-/// `[trace]`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "text::TraceTable")]
-pub struct Trace {
-    /// Head sampling; slow, failed and killed requests are exported whatever it says.
-    pub sampler: Option<Sampler>,
-    /// Share of traces to export, 0 to 1; for the ratio samplers only.
-    pub ratio: Option<f64>,
-}
-
-/// Samplers, by the names of `OTEL_TRACES_SAMPLER`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the OpenTelemetry specification defines the names")]
-pub enum Sampler {
-    AlwaysOn,
-    AlwaysOff,
-    #[serde(rename = "traceidratio")]
-    TraceIdRatio,
-    #[serde(rename = "parentbased_always_on")]
-    ParentBasedAlwaysOn,
-    #[serde(rename = "parentbased_always_off")]
-    ParentBasedAlwaysOff,
-    #[serde(rename = "parentbased_traceidratio")]
-    ParentBasedTraceIdRatio,
-}
-
-impl Sampler {
-    /// Whether `trace.ratio` has an effect with it.
-    pub fn takes_ratio(self) -> bool {
-        matches!(self, Self::TraceIdRatio | Self::ParentBasedTraceIdRatio)
-    }
 }
 
 /// `[slow]` and `[pool.NAME.slow]`.
@@ -187,6 +187,8 @@ pub struct Slow {
     pub samples: Option<NonZeroU32>,
     /// Whether a worker may be stopped to be read.
     pub stop: Option<SlowStop>,
+    /// Whether a slow request has a span of its own, sent while it still runs.
+    pub still_running: Option<bool>,
 }
 
 /// `[observer]`.
@@ -202,6 +204,9 @@ pub struct Observer {
     /// second.
     #[serde(deserialize_with = "text::stop_time")]
     pub stop_per_second: Duration,
+    /// Memory for what `glasspool tail` shows, bytes: 0 for none, else 64 KiB to 64 MiB.
+    #[serde(deserialize_with = "text::history_bytes")]
+    pub history_bytes: u64,
 }
 
 impl Default for Observer {
@@ -210,16 +215,21 @@ impl Default for Observer {
             user: None,
             samples_per_second: DEFAULT_SAMPLES_PER_SECOND,
             stop_per_second: DEFAULT_STOP_PER_SECOND,
+            history_bytes: DEFAULT_HISTORY_BYTES,
         }
     }
 }
 
 /// `[pool.NAME]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PoolOverlay {
     /// `[pool.NAME.php]`, over `[php]`.
     pub php: PoolPhp,
+    /// `access_format`, before that of `[logs]`.
+    pub access_format: Option<AccessForm>,
     /// `[pool.NAME.slow]`, before `[slow]`.
     pub slow: Slow,
+    /// `[pool.NAME.trace]`, over `[trace]`.
+    pub trace: PoolTrace,
 }

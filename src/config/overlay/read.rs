@@ -97,7 +97,7 @@ fn fault(message: &str) -> Fault {
     }
 }
 
-/// Refuses `[pool.NAME]` for a name that is not among `pools`.
+/// Refuses `[pool.NAME]`, and `pool` of a rule, for a name that is not among `pools`.
 pub(in crate::config) fn refuse_unknown_pools(
     overlay: &Overlay,
     source: &Source,
@@ -105,15 +105,21 @@ pub(in crate::config) fn refuse_unknown_pools(
     fpm_conf: &Path,
 ) -> Result<(), ConfigError> {
     let known = |name: &str| pools.iter().any(|pool| pool.eq_ignore_ascii_case(name));
-    match overlay.pools.keys().find(|key| !known(key.get_ref())) {
-        None => Ok(()),
-        Some(key) => {
-            let fault = Fault::UnknownPool {
-                pool: Shown::from(key.get_ref().as_str()),
-                file: Shown::from(fpm_conf),
-                known: Shown::sentence(&pools.join(", ")),
-            };
-            Err(ConfigError::at(&source.place(Some(key.span())), fault))
-        }
+    let (file, all) = (Shown::from(fpm_conf), Shown::sentence(&pools.join(", ")));
+    let refuse = |name: &toml::Spanned<String>, fault: fn(Shown, Shown, Shown) -> Fault| {
+        let fault = fault(Shown::from(name.get_ref().as_str()), file.clone(), all.clone());
+        Err(ConfigError::at(&source.place(Some(name.span())), fault))
+    };
+    if let Some(name) = overlay.pools.keys().find(|key| !known(key.get_ref())) {
+        return refuse(name, |pool, file, known| Fault::UnknownPool { pool, file, known });
     }
+    let mut of_rules = overlay.trace.rules.iter().filter_map(|rule| rule.pool.as_ref());
+    if let Some(name) = of_rules.find(|name| !known(name.get_ref())) {
+        return refuse(name, |pool, file, known| Fault::RuleOfUnknownPool {
+            pool,
+            file,
+            known,
+        });
+    }
+    Ok(())
 }

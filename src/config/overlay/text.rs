@@ -1,9 +1,11 @@
 //! Values of `glasspool.toml` that need more than serde's own types: each function refuses with what is allowed.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use super::{Sampler, Trace};
+use crate::config::effective::{ListenAddress, MAX_SOCKET_PATH_BYTES};
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 
 /// Longest duration that is not taken for a mistake.
@@ -87,6 +89,46 @@ pub(super) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Stri
     Err(D::Error::invalid_value(Unexpected::Str(&text), &expected))
 }
 
+/// An address to fetch metrics at. Names are not looked up, but for the one that always is
+/// this machine: a start must not wait for a name server.
+fn parse_scrape_address(text: &str) -> Option<ListenAddress> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let fits = path.len() <= MAX_SOCKET_PATH_BYTES && !path.contains('\0');
+        return (path.starts_with('/') && fits).then(|| ListenAddress::Unix(Path::new(path).into()));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    Some(ListenAddress::Tcp(SocketAddr::new(scrape_host(host)?, port)))
+}
+
+/// An address, in brackets or without, or `localhost`.
+pub fn scrape_host(host: &str) -> Option<IpAddr> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    bare.unwrap_or(host).parse().ok()
+}
+
+pub(super) fn scrape_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ListenAddress>, D::Error> {
+    let text = String::deserialize(from)?;
+    let address = parse_scrape_address(&text);
+    let expected =
+        "an IP address or localhost with a port, such as \"127.0.0.1:9464\", or \"unix:/absolute/path\"";
+    address
+        .map(Some)
+        .ok_or_else(|| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+}
+
+pub(super) fn output_file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.starts_with('/') && !text.ends_with('/') && !text.contains('\0') {
+        return Ok(Some(text));
+    }
+    let expected = "a file's whole path, such as \"/var/log/php-traces.jsonl\"";
+    Err(D::Error::invalid_value(Unexpected::Str(&text), &expected))
+}
+
 pub(super) fn queue_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let bytes = i64::deserialize(from)?;
     let allowed = 64 * 1024..=4 * 1024 * 1024 * 1024;
@@ -95,39 +137,13 @@ pub(super) fn queue_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::
     sized.ok_or_else(|| D::Error::invalid_value(Unexpected::Signed(bytes), &expected))
 }
 
-/// `[trace]` as written: a ratio that no sampler reads is a mistake which only both keys together show.
-#[derive(Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct TraceTable {
-    sampler: Option<Sampler>,
-    #[serde(deserialize_with = "ratio")]
-    ratio: Option<f64>,
-}
-
-impl TryFrom<TraceTable> for Trace {
-    type Error = &'static str;
-
-    fn try_from(TraceTable { sampler, ratio }: TraceTable) -> Result<Self, Self::Error> {
-        // Without a sampler here, OTEL_TRACES_SAMPLER may still name one that reads the ratio.
-        if ratio.is_some() && sampler.is_some_and(|sampler| !sampler.takes_ratio()) {
-            return Err(
-                "ratio has no effect with this sampler, allowed are traceidratio and parentbased_traceidratio",
-            );
-        }
-        Ok(Self { sampler, ratio })
-    }
-}
-
-fn ratio<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    let ratio = f64::deserialize(from)?;
-    // NaN is in no range.
-    if (0.0..=1.0).contains(&ratio) {
-        return Ok(Some(ratio));
-    }
-    Err(D::Error::invalid_value(
-        Unexpected::Float(ratio),
-        &"a number from 0 to 1",
-    ))
+pub(super) fn history_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let bytes = i64::deserialize(from)?;
+    let allowed = 64 * 1024..=64 * 1024 * 1024;
+    let expected = "0, or a number of bytes from 65536 (64 KiB) to 67108864 (64 MiB)";
+    let sized = u64::try_from(bytes).ok();
+    let sized = sized.filter(|bytes| *bytes == 0 || allowed.contains(bytes));
+    sized.ok_or_else(|| D::Error::invalid_value(Unexpected::Signed(bytes), &expected))
 }
 
 pub(in crate::config) fn defines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {

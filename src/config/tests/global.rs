@@ -44,6 +44,7 @@ fn everything_set() {
         pid: Some("/var/run/p".into()),
         log_level: LogLevel::Warning,
         log_limit: 512,
+        error_form: crate::config::LogForm::PhpFpm,
         log_buffering: false,
         syslog: Syslog {
             ident: "web".into(),

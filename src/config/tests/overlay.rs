@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use glasspool_abi::trace::origin::ProxyHeaders;
+use glasspool_abi::trace::policy::Trust;
+
 use super::super::*;
 use super::{Fixture, pool_text};
 
@@ -23,6 +26,10 @@ metrics = "otlp"
 queue_bytes = 1048576
 flush = "5s"
 
+[metrics]
+listen = "[::1]:9464"
+phpfpm_names = true
+
 [trace]
 sampler = "parentbased_traceidratio"
 ratio = 0.01
@@ -37,6 +44,12 @@ stop = "never"
 user = "nobody"
 samples_per_second = 50
 stop_per_second = "5ms"
+history_bytes = 1048576
+
+[logs]
+error_format = "json"
+slow_format = "php-fpm"
+access_format = "%s %{trace_id}x"
 
 [pool.WWW.slow]
 after = "2s"
@@ -60,6 +73,11 @@ fn every_key_arrives() {
     assert_eq!(overlay.php.binary, Some("/usr/sbin/php-fpm8.2".into()));
     assert_eq!(overlay.php.ini, Some("/etc/php/8.2/fpm/php.ini".into()));
     assert_eq!(overlay.php.define, ["memory_limit=64M", "display_errors"]);
+    assert_eq!(overlay.observer.history_bytes, 1 << 20);
+    assert_eq!(settings.global.error_form, LogForm::Json);
+    assert_eq!(settings.pools[0].slow_form, LogForm::PhpFpm);
+    let codes = AccessForm::Codes("%s %{trace_id}x".to_owned());
+    assert_eq!(settings.pools[0].access_form, Some(codes));
     assert_eq!(overlay.otel.service_name.as_deref(), Some("shop"));
     assert_eq!(overlay.otel.endpoint.as_deref(), Some("http://127.0.0.1:4317"));
     assert_eq!(overlay.otel.protocol, Some(Protocol::HttpProtobuf));
@@ -79,6 +97,9 @@ fn every_key_arrives() {
     );
     assert_eq!(overlay.trace.sampler, Some(Sampler::ParentBasedTraceIdRatio));
     assert_eq!(overlay.trace.ratio, Some(0.01));
+    let listen = ListenAddress::Tcp("[::1]:9464".parse().unwrap());
+    assert_eq!(overlay.metrics.listen, Some(listen));
+    assert!(overlay.metrics.phpfpm_names);
     assert_eq!(overlay.observer.user.as_deref(), Some("nobody"));
     assert_eq!(
         (
@@ -90,6 +111,22 @@ fn every_key_arrives() {
     assert!(
         !format!("{settings:?}").contains("hunter2"),
         "a credential shows in Debug"
+    );
+}
+
+#[test]
+fn metrics_are_fetched_at_an_address_or_a_path() {
+    let listen = |text: &str| {
+        let settings = fixture(&format!("[metrics]\nlisten = \"{text}\"")).load();
+        settings.unwrap().overlay.metrics.listen.unwrap()
+    };
+    let tcp = |text: &str| ListenAddress::Tcp(text.parse().unwrap());
+    assert_eq!(listen("0.0.0.0:1"), tcp("0.0.0.0:1"));
+    assert_eq!(listen("LocalHost:9464"), tcp("127.0.0.1:9464"));
+    assert_eq!(listen("[::]:9464"), tcp("[::]:9464"));
+    assert_eq!(
+        listen("unix:/run/m.sock"),
+        ListenAddress::Unix("/run/m.sock".into())
     );
 }
 
@@ -127,6 +164,40 @@ fn slow_values_by_precedence() {
             (s(60), 7, 4, SlowStop::IfNeeded),
             (None, 20, 4, SlowStop::IfNeeded)
         ]
+    );
+}
+
+#[test]
+fn telemetry_may_go_to_a_file() {
+    let otel =
+        fixture("[otel]\nfile = \"/var/log/php.jsonl\"\ntraces = \"otlp_file\"\nlogs = \"otlp/stdout\"");
+    let otel = otel.load().unwrap().overlay.otel;
+    assert_eq!(otel.file.as_deref(), Some("/var/log/php.jsonl"));
+    assert_eq!(
+        (otel.traces, otel.logs),
+        (Some(Exporter::OtlpFile), Some(Exporter::OtlpStdout))
+    );
+    for path in ["php.jsonl", "/var/log/", ""] {
+        let refused = fixture(&format!("[otel]\nfile = \"{path}\"")).refusal();
+        assert!(
+            refused.starts_with("[glasspool.toml:2:8] invalid value: "),
+            "{refused}"
+        );
+        assert!(refused.contains("a file's whole path"), "{refused}");
+    }
+}
+
+#[test]
+fn early_spans_are_left_out_where_it_is_said() {
+    let early = |overlay: &str| -> Vec<bool> {
+        let pools = fixture(overlay).load().unwrap().pools;
+        pools.iter().map(|pool| pool.still_running).collect()
+    };
+    assert_eq!(early(""), [true, true]);
+    assert_eq!(early("slow.still_running = false"), [false, false]);
+    assert_eq!(
+        early("slow.still_running = false\npool.api.slow.still_running = true"),
+        [false, true]
     );
 }
 
@@ -178,15 +249,16 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
     let table = [
         (
             "[slow]\naftr = \"1s\"",
-            "[glasspool.toml:2:1] unknown key 'aftr' (did you mean 'after'?), allowed are after, depth, samples, stop",
+            "[glasspool.toml:2:1] unknown key 'aftr' (did you mean 'after'?), allowed are after, depth, samples, \
+             stop, still_running",
         ),
         (
             "[sloww]",
-            "[glasspool.toml:1:2] unknown key 'sloww' (did you mean 'slow'?), allowed are php, otel, trace, slow, observer, pool",
+            "[glasspool.toml:1:2] unknown key 'sloww' (did you mean 'slow'?), allowed are php, otel, metrics, trace, slow, logs, observer, pool",
         ),
         (
             "[pool.www]\nslwo = 1",
-            "[glasspool.toml:2:1] unknown key 'slwo' (did you mean 'slow'?), allowed are php, slow",
+            "[glasspool.toml:2:1] unknown key 'slwo' (did you mean 'slow'?), allowed are php, access_format, slow, trace",
         ),
         (
             "[trace]\nsampler_ratio = 1",
@@ -242,6 +314,23 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
             "[otel]\nqueue_bytes = 5",
             "expected a number of bytes from 65536 (64 KiB) to 4294967296 (4 GiB)",
         ),
+        (
+            "[metrics]\nlisten = \"9464\"",
+            "expected an IP address or localhost with a port, such as \"127.0.0.1:9464\", or \"unix:/absolute/path\"",
+        ),
+        ("[metrics]\nlisten = \"web7:9464\"", "an IP address or localhost"),
+        (
+            "[metrics]\nlisten = \"127.0.0.1:0\"",
+            "an IP address or localhost",
+        ),
+        (
+            "[metrics]\nlisten = \"unix:relative\"",
+            "an IP address or localhost",
+        ),
+        (
+            "[metrics]\nlistn = 1",
+            "unknown key 'listn' (did you mean 'listen'?), allowed are listen, phpfpm_names",
+        ),
         ("[otel]\nqueue_bytes = -5", "invalid value: integer `-5`"),
         ("[otel]\nflush = \"0s\"", "expected a duration above zero"),
         ("[trace]\nratio = 1.5", "expected a number from 0 to 1"),
@@ -249,6 +338,55 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
         (
             "[trace]\nsampler = \"always_on\"\nratio = 0.5",
             "ratio has no effect with this sampler",
+        ),
+        (
+            "[pool.www.trace]\nsampler = \"always_off\"\nratio = 0.5",
+            "ratio has no effect with this sampler",
+        ),
+        (
+            "[trace]\n[[trace.rule]]\npath = \"checkout\"\nratio = 1",
+            "[glasspool.toml:3:8] \"checkout\": a path pattern starts with / or *",
+        ),
+        (
+            "[[trace.rule]]\npath = \"/a\"",
+            "[glasspool.toml:1:1] missing field `ratio`",
+        ),
+        (
+            "[[trace.rule]]\nratio = 2",
+            "[glasspool.toml:2:9] invalid value: floating point `2.0`, expected a number from 0 to 1",
+        ),
+        (
+            "[[trace.rule]]\nratio = 1\nmethod = \"get\"",
+            "[glasspool.toml:3:10] invalid value: string \"get\", expected a method in capital letters",
+        ),
+        (
+            "[[trace.rule]]\nratio = 1\nrate = 1",
+            "[glasspool.toml:3:1] unknown key 'rate' (did you mean 'ratio'?), allowed are path, method, pool, ratio",
+        ),
+        (
+            "[[trace.rule]]\nratio = 1\npool = \"shop\"",
+            "[glasspool.toml:3:8] this rule is for the pool 'shop', which ",
+        ),
+        ("[[trace.route]]\npath = \"/user/*\"", "missing field `template`"),
+        (
+            "[[trace.route]]\npath = \"/user/*\"\ntemplate = \"\"",
+            "[glasspool.toml:3:12] invalid value: string \"\", expected a route of 1 to 128 bytes",
+        ),
+        (
+            "[trace]\ntrusted_proxies = [\"10.0.0.0/33\"]",
+            "[glasspool.toml:2:19] \"10.0.0.0/33\": a network is an IP address with or without /BITS",
+        ),
+        (
+            "[trace]\ntrust_incoming = \"yes\"",
+            "expected true, false, or a list of networks such as",
+        ),
+        (
+            "[trace]\ntrust_incoming = [\"host\"]",
+            "\"host\": a network is an IP address",
+        ),
+        (
+            "[trace]\nproxy_headers = \"x-real-ip\"",
+            "unknown variant `x-real-ip`, expected `x-forwarded` or `forwarded`",
         ),
         (
             "[php]\ndefine = [\"=x\"]",
@@ -311,4 +449,54 @@ fn settings_can_be_made_without_a_file() {
         (1, DEFAULT_SLOW_DEPTH)
     );
     assert_eq!(settings.overlay.otel.queue_bytes, DEFAULT_QUEUE_BYTES);
+}
+
+#[test]
+fn rules_routes_and_whose_word_counts() {
+    let text = "
+        [trace]
+        trust_incoming = [\"10.0.0.0/8\", \"::1\"]
+        trusted_proxies = [\"10.0.0.1\"]
+        proxy_headers = \"forwarded\"
+        redact_query = [\"token\"]
+        [[trace.rule]]
+        path = \"/checkout*\"
+        method = \"POST\"
+        pool = \"WWW\"
+        ratio = 1
+        [[trace.rule]]
+        ratio = 0.5
+        [[trace.route]]
+        path = \"/user/*\"
+        template = \"/user/{id}\"
+        [pool.api.trace]
+        ratio = 0.25";
+    let settings = fixture(text).load().unwrap();
+    let trace = &settings.overlay.trace;
+    assert!(matches!(&trace.trust_incoming, Trust::From(networks) if networks.len() == 2));
+    assert_eq!(trace.trusted_proxies.len(), 1);
+    assert_eq!(trace.proxy_headers, ProxyHeaders::Forwarded);
+    assert_eq!(trace.redact_query.as_deref(), Some(&["token".to_owned()][..]));
+    let [first, second] = &trace.rules[..] else {
+        panic!("{:?}", trace.rules)
+    };
+    assert!(first.rule.which.matches(b"POST", b"/checkout/pay"));
+    assert_eq!(
+        first.pool.as_ref().map(|pool| pool.get_ref().as_str()),
+        Some("WWW")
+    );
+    assert!(second.pool.is_none() && second.rule.which.matches(b"GET", b"/"));
+    assert_eq!(trace.routes[0].route, "/user/{id}");
+    let ratios: Vec<_> = settings.pools.iter().map(|pool| pool.trace.ratio).collect();
+    assert_eq!(ratios, [None, Some(0.25)]);
+    for (word, trust) in [("true", Trust::Everybody), ("false", Trust::Nobody)] {
+        let settings = fixture(&format!("trace.trust_incoming = {word}")).load().unwrap();
+        assert_eq!(settings.overlay.trace.trust_incoming, trust);
+    }
+    let rules = "[[trace.rule]]\nratio = 1\n".repeat(65);
+    assert!(
+        fixture(&rules)
+            .refusal()
+            .contains("65 rules, at most 64 are allowed")
+    );
 }

@@ -1,18 +1,20 @@
 //! All figures of now, by instrument.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use glasspool_otel::export::{self, Delivery};
 use glasspool_otel::metrics::instruments::{
-    ACTIVE_REQUESTS, DEATHS, KILLED, LOGS_DROPPED, LOGS_EXPORTED, LOOKS, RECORDS_LOST, REQUEST_DURATION,
-    RIGHT, RUNG, SATURATIONS, SPANS_DROPPED, SPANS_EXPORTED, STOP_TIME, WORKERS, attribute,
+    ACTIVE_REQUESTS, DEATHS, KILLED, LINES, LINES_DROPPED, LOGS_DROPPED, LOGS_EXPORTED, LOOKS, OBSERVER_CPU,
+    OBSERVER_MEMORY, OBSERVER_QUEUE, RECORDS_LOST, REQUEST_CPU, REQUEST_DURATION, RIGHT, RUNG, SATURATIONS,
+    SPANS_DROPPED, SPANS_EXPORTED, STOP_TIME, WORKER_MEMORY, WORKERS, attribute,
 };
 use glasspool_otel::metrics::{Figure, Instrument, KeyValue, Metric, Snapshot};
 use glasspool_otel::semconv::name;
 use glasspool_probes::rights::Rung;
 
 use super::series::{Failure, signal_name};
-use super::{Metrics, unix_ns};
+use super::{Metrics, own, unix_ns};
 use crate::observer::counters::Counters;
 use crate::observer::ladder::LadderView;
 use crate::observer::scoreboard::Scoreboard;
@@ -26,27 +28,38 @@ pub(super) const RIGHTS: [(&str, &str); 5] = [
     ("hold", "holding it while it runs"),
 ];
 
+/// What is counted elsewhere.
+#[derive(Debug)]
+pub(in crate::observer) struct Surroundings<'a> {
+    pub(in crate::observer) ladder: Vec<LadderView>,
+    pub(in crate::observer) counters: &'a Counters,
+    pub(in crate::observer) delivery: export::Counters,
+    /// Bytes that wait to be exported, by signal.
+    pub(in crate::observer) waiting: [(&'static str, usize); 3],
+}
+
 impl Metrics {
-    /// Counts what is counted now and copies the rest. Touches each worker's slot once, no
-    /// process.
+    /// Counts what is counted now and copies the rest. Touches each worker's slot once, and
+    /// every few seconds a file of `/proc` for each.
     pub(in crate::observer) fn snapshot(
         &mut self,
         board: &Scoreboard,
-        ladder: &[LadderView],
-        counters: &Counters,
-        delivery: &export::Counters,
+        around: &Surroundings<'_>,
     ) -> Snapshot {
         // A clock that was set back must not make two snapshots of one time.
         self.last_unix_ns = unix_ns().max(self.last_unix_ns.saturating_add(1));
         let mut metrics = Vec::new();
         self.requests(board, &mut metrics);
         self.pools(&mut metrics);
-        rights(ladder, &mut metrics);
-        looks(counters, &mut metrics);
+        self.supervised.tell(&mut metrics);
+        self.memory(board, &mut metrics);
+        rights(&around.ladder, &mut metrics);
+        looks(around.counters, &mut metrics);
         let mut stop_time = Metric::new(&STOP_TIME);
         stop_time.add(Vec::new(), Figure::Float(self.stopped.as_secs_f64()));
         metrics.push(stop_time);
-        deliveries(delivery, &mut metrics);
+        observer(around.waiting, &mut metrics);
+        deliveries(&around.delivery, &mut metrics);
         Snapshot {
             start_unix_ns: self.start_unix_ns.min(self.last_unix_ns),
             time_unix_ns: self.last_unix_ns,
@@ -99,9 +112,11 @@ impl Metrics {
     /// What was counted of each pool.
     fn pools(&self, metrics: &mut Vec<Metric>) {
         let mut durations = Metric::new(&REQUEST_DURATION);
+        let mut cpu = Metric::new(&REQUEST_CPU);
         let mut killed = Metric::new(&KILLED);
         let mut deaths = Metric::new(&DEATHS);
         let mut saturations = Metric::new(&SATURATIONS);
+        let (mut lines, mut lines_dropped) = (Metric::new(&LINES), Metric::new(&LINES_DROPPED));
         for (pool, figures) in &self.pools {
             for (series, histogram) in &figures.durations {
                 durations.add(
@@ -109,18 +124,50 @@ impl Metrics {
                     Figure::Histogram(histogram.clone()),
                 );
             }
+            for (mode, ns) in own::CPU_MODES.into_iter().zip(figures.cpu_ns) {
+                let mode = KeyValue::new(attribute::CPU_MODE, mode);
+                let seconds = Duration::from_nanos(ns).as_secs_f64();
+                cpu.add(vec![of_pool(pool), mode], Figure::Float(seconds));
+            }
             killed.add(vec![of_pool(pool)], figures.killed);
             saturations.add(vec![of_pool(pool)], figures.saturations);
+            lines.add(vec![of_pool(pool)], figures.lines[0]);
+            lines_dropped.add(vec![of_pool(pool)], figures.lines[1]);
             for (signal, count) in &figures.deaths {
                 let signal = KeyValue::new(name::PHP_WORKER_EXIT_SIGNAL, signal_name(*signal));
                 deaths.add(vec![of_pool(pool), signal], *count);
             }
         }
-        metrics.extend([durations, killed, deaths, saturations]);
+        metrics.extend([durations, cpu, killed, deaths, saturations, lines, lines_dropped]);
+    }
+
+    fn memory(&mut self, board: &Scoreboard, metrics: &mut Vec<Metric>) {
+        let mut memory = Metric::new(&WORKER_MEMORY);
+        for (pool, bytes) in self.memory.of_pools(board) {
+            memory.add(vec![of_pool(pool)], *bytes);
+        }
+        metrics.push(memory);
     }
 }
 
-fn of_pool(pool: &str) -> KeyValue {
+/// What the observer itself needs.
+fn observer(waiting: [(&'static str, usize); 3], metrics: &mut Vec<Metric>) {
+    let (mut cpu, mut memory) = (Metric::new(&OBSERVER_CPU), Metric::new(&OBSERVER_MEMORY));
+    for (mode, time) in own::CPU_MODES.into_iter().zip(own::cpu_times()) {
+        let attributes = vec![KeyValue::new(attribute::CPU_MODE, mode)];
+        cpu.add(attributes, Figure::Float(time.as_secs_f64()));
+    }
+    if let Some(bytes) = own::bytes(None) {
+        memory.add(Vec::new(), bytes);
+    }
+    let mut queue = Metric::new(&OBSERVER_QUEUE);
+    for (signal, bytes) in waiting {
+        queue.add(vec![KeyValue::new(attribute::SIGNAL, signal)], bytes as u64);
+    }
+    metrics.extend([cpu, memory, queue]);
+}
+
+pub(super) fn of_pool(pool: &str) -> KeyValue {
     KeyValue::new(name::PHP_POOL, pool.to_owned())
 }
 

@@ -19,7 +19,16 @@ const SIGSEGV: Ended = Ended::Killed {
 fn metrics() -> Metrics {
     let variables = HashMap::new();
     let (options, _) = Options::from_env(&variables, glasspool_otel::options::FileDefaults::default());
-    Metrics::new(&options)
+    Metrics::new(&options, None)
+}
+
+fn around(counters: &Counters) -> Surroundings<'_> {
+    Surroundings {
+        ladder: Vec::new(),
+        counters,
+        delivery: export::Counters::default(),
+        waiting: [("traces", 5), ("logs", 0), ("metrics", 0)],
+    }
 }
 
 fn record(method: &str, status: u32, flags: u64, took_ns: u64) -> Vec<u8> {
@@ -41,7 +50,7 @@ fn record(method: &str, status: u32, flags: u64, took_ns: u64) -> Vec<u8> {
 }
 
 fn serve(metrics: &mut Metrics, record: &[u8]) {
-    metrics.request("www", record, &End::peek(record).expect("peeks"));
+    metrics.request("www", record, &End::peek(record).expect("peeks"), true);
 }
 
 /// `name{key=value,…} figure`, sorted; a histogram's figures are its count and sum.
@@ -74,12 +83,7 @@ fn lines(snapshot: &Snapshot) -> Vec<String> {
 
 fn durations(metrics: &mut Metrics) -> Vec<String> {
     let bench = Bench::new(&cursors());
-    let snapshot = metrics.snapshot(
-        &bench.observer.board,
-        &[],
-        &Counters::default(),
-        &export::Counters::default(),
-    );
+    let snapshot = metrics.snapshot(&bench.observer.board, &around(&Counters::default()));
     let name = "http.server.request.duration{php.pool=www,";
     lines(&snapshot)
         .iter()
@@ -160,23 +164,23 @@ async fn a_snapshot_tells_of_workers_requests_looks_rights_and_losses() {
     delivery.spans.exported = 6;
     delivery.spans.rejected = 7;
     delivery.logs.dropped.full_bytes = 8;
-    let ladder = [LadderView {
+    let ladder = LadderView {
         pool: "www".to_owned(),
         rung: Rung::Unstopped,
         missing: vec!["holding it while it runs"],
-    }];
+    };
+    let mut around = around(&counters);
+    around.ladder.push(ladder);
+    around.delivery = delivery;
     let observer = &mut bench.observer;
     observer.report.metrics.saturated("www");
     observer.report.metrics.stopped(Duration::from_millis(2));
-    let snapshot = observer
-        .report
-        .metrics
-        .snapshot(&observer.board, &ladder, &counters, &delivery);
+    let snapshot = observer.report.metrics.snapshot(&observer.board, &around);
     let told = lines(&snapshot);
     for expected in [
         "http.server.active_requests{php.pool=www,http.request.method=GET,url.scheme=http} 1",
-        "php.worker.count{php.pool=www,php.worker.state=busy} 1",
-        "php.worker.count{php.pool=www,php.worker.state=idle} 1",
+        "php.workers{php.pool=www,php.worker.state=busy} 1",
+        "php.workers{php.pool=www,php.worker.state=idle} 1",
         "php.worker.deaths{php.pool=www,php.worker.exit_signal=SIGSEGV} 1",
         "php.request.killed{php.pool=www} 1",
         "php.pool.saturations{php.pool=www} 1",
@@ -190,6 +194,9 @@ async fn a_snapshot_tells_of_workers_requests_looks_rights_and_losses() {
         "php.observer.looks{php.look.outcome=skipped} 5",
         "php.observer.looks{php.look.outcome=postponed} 0",
         "php.observer.stop_time{} 0.002",
+        "php.observer.queue{php.signal=traces} 5",
+        "php.request.cpu.time{php.pool=www,cpu.mode=user} 0",
+        "php.reloads{php.reload.outcome=failed} 0",
         "php.observer.records.lost{php.loss.reason=overwritten} 2",
         "php.observer.records.lost{php.loss.reason=garbled} 3",
         "otel.sdk.exporter.span.exported{} 6",
@@ -205,14 +212,44 @@ async fn a_snapshot_tells_of_workers_requests_looks_rights_and_losses() {
     busy.end(&EndScalars::default(), b"");
     bench.tick();
     let observer = &mut bench.observer;
-    let later = observer
-        .report
-        .metrics
-        .snapshot(&observer.board, &[], &counters, &delivery);
+    let later = observer.report.metrics.snapshot(&observer.board, &around);
     let expected = "http.server.active_requests{php.pool=www,http.request.method=GET,url.scheme=http} 0";
     assert!(lines(&later).contains(&expected.to_owned()), "{later:?}");
     assert!(later.time_unix_ns > snapshot.time_unix_ns);
     assert_eq!(later.start_unix_ns, snapshot.start_unix_ns);
+}
+
+#[test]
+fn requests_stand_for_others_only_where_their_trace_can_be_found() {
+    let told = |variables: &[(&str, &str)], exported| {
+        let variables = variables.iter();
+        let variables = variables
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let (options, _) = Options::from_env(&variables, glasspool_otel::options::FileDefaults::default());
+        let mut metrics = Metrics::new(&options, None);
+        let record = record("GET", 200, 0, 30_000_000);
+        metrics.request("www", &record, &End::peek(&record).expect("peeks"), exported);
+        let histogram = metrics.pools["www"].durations.values().next().expect("one");
+        histogram
+            .exemplars()
+            .iter()
+            .flatten()
+            .copied()
+            .collect::<Vec<_>>()
+    };
+    let [exemplar] = told(&[], true)[..] else {
+        panic!("its span is exported");
+    };
+    assert_eq!(exemplar.trace_id.0, [1; 16]);
+    assert_eq!(exemplar.span_id.0, 1u64.to_be_bytes());
+    assert_eq!(exemplar.ns, 30_000_000);
+    assert_eq!(exemplar.unix_ns, 1_700_000_000_030_000_000);
+    assert_eq!(told(&[], false), []);
+    assert_eq!(told(&[("OTEL_TRACES_EXPORTER", "none")], true), []);
+    let filter = |word| [("OTEL_METRICS_EXEMPLAR_FILTER", word)];
+    assert_eq!(told(&filter("always_on"), false).len(), 1);
+    assert_eq!(told(&filter("always_off"), true), []);
 }
 
 /// What the words in `Rights` are called in metrics must follow them.
@@ -262,7 +299,7 @@ fn metrics_cost_less_than_200_ns_per_request() {
     let started = Instant::now();
     for record in records.iter().cycle().take(REQUESTS as usize) {
         let peek = End::peek(record).expect("peeks");
-        metrics.request("www", record, &peek);
+        metrics.request("www", record, &peek, true);
     }
     let each = started.elapsed() / REQUESTS;
     let message = format!("metrics cost {} ns per request\n", each.as_nanos());

@@ -14,7 +14,7 @@ use crate::config::LogLevel;
 use crate::supervisor::departed::Departure;
 use crate::supervisor::error::seconds;
 use crate::supervisor::monotonic_ns;
-use crate::supervisor::output::{Drain, Pipes};
+use crate::supervisor::output::{Drain, Pipes, Teller};
 use crate::supervisor::pm::Burial;
 use crate::supervisor::pools::{Life, LivePool};
 use crate::supervisor::process::{self, Child, describe};
@@ -146,13 +146,20 @@ impl Supervisor {
                 };
                 log.at(level, format_args!("[pool {name}] child {pid} started"));
                 worker.since = Instant::now();
+                let started = &mut pool.management.figures.started;
+                started[match worker.birth {
+                    Birth::First => 0,
+                    Birth::Addition => 1,
+                    Birth::Replacement => 2,
+                }] += 1;
                 match Gauge::map(&worker.slot) {
                     Ok(gauge) => worker.gauge = Some(gauge),
                     Err(e) => log.error(format_args!("[pool {name}] cannot see child {pid} at work: {e}")),
                 }
                 let pipes = worker.pipes.take();
                 let told = self.told.subscribe();
-                let drain = pipes.map(|pipes| pipes.drain_into(log, &pool.config, pid, told));
+                let teller = Teller::new(self.observer.wire(), (id, worker.pool, pid), log.limit());
+                let drain = pipes.map(|pipes| pipes.drain_into(log, &pool.config, pid, told, teller));
                 if let Some(Err(e)) = &drain {
                     log.error(format_args!(
                         "[pool {name}] cannot read the output of child {pid}: {e}"

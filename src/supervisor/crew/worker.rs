@@ -9,6 +9,7 @@ use glasspool_abi::slot::Stage;
 use glasspool_abi::{EngineId, Pid, PoolId, WorkerId};
 use rustix::process::Signal;
 
+use crate::supervisor::monotonic_ns;
 use crate::supervisor::output::Pipes;
 use crate::supervisor::pm::{Activity, Member};
 use crate::supervisor::process::Child;
@@ -153,11 +154,13 @@ impl Worker {
         let child = self.child.as_ref()?;
         let mut fds = vec![Arc::clone(&self.slot), Arc::clone(&child.pidfd)];
         fds.extend(self.handed.iter().cloned());
+        let age = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let view = WorkerView {
             worker: id,
             pid,
             pool: self.pool,
             engine: self.engine,
+            born_mono_ns: monotonic_ns().saturating_sub(age),
             slot_bytes: slot_bytes as u64,
             cursor: self.cursor,
         };

@@ -1,7 +1,7 @@
 //! Cuts a stream of text into lines of bounded length.
 
 /// What a worker writes at the end of each request: it ends the line, and is no text.
-const MARKER: &[u8] = b"\0fscf\0";
+pub(super) const MARKER: &[u8] = b"\0fscf\0";
 
 /// A stream that is being cut.
 #[derive(Debug, Default)]

@@ -3,20 +3,23 @@
 //!
 //! A worker must never wait for its pipes: they are drained whatever the log does, which
 //! itself drops and counts lines that nobody takes. How text becomes lines is in `cut`,
-//! how they look in `lines`.
+//! how they look in `lines`; `teller` tells the observer the same.
 
 mod cut;
 mod lines;
+mod teller;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use glasspool_abi::Pid;
+use glasspool_abi::control::OutputStream;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::lines::Lines;
+pub(super) use self::teller::{Teller, Wire, wants_lines};
 use crate::config::Pool;
 use crate::logs::{Errno, ErrorLog};
 
@@ -45,6 +48,13 @@ impl Stream {
             Stream::Stderr => "stderr",
         }
     }
+
+    fn output(self) -> OutputStream {
+        match self {
+            Stream::Stdout => OutputStream::Stdout,
+            Stream::Stderr => OutputStream::Stderr,
+        }
+    }
 }
 
 /// Our ends of a worker's two pipes, to be drained from its start on.
@@ -71,12 +81,14 @@ impl Pipes {
         pool: &Pool,
         pid: Pid,
         told: watch::Receiver<bool>,
+        teller: Teller,
     ) -> io::Result<Drain> {
         let (asked, asks) = mpsc::channel(1);
         let drained = Drained {
             stdout: Some(pipe::Receiver::from_owned_fd(self.stdout)?),
             stderr: Some(pipe::Receiver::from_owned_fd(self.stderr)?),
             lines: Lines::new(log, pool, pid),
+            teller,
             pid,
         };
         tokio::spawn(drained.run(asks, told));
@@ -114,6 +126,7 @@ struct Drained {
     stdout: Option<pipe::Receiver>,
     stderr: Option<pipe::Receiver>,
     lines: Lines,
+    teller: Teller,
     pid: Pid,
 }
 
@@ -157,6 +170,7 @@ impl Drained {
             }
         }
         self.lines.end();
+        self.teller.end();
     }
 
     /// Reads once; false if there was nothing. The buffer does not live as long as the
@@ -176,6 +190,7 @@ impl Drained {
             }
             Some(Ok(count)) => {
                 self.lines.take(stream, &buffer[..count]);
+                self.teller.take(stream.output(), &buffer[..count]);
                 true
             }
             Some(Err(e)) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

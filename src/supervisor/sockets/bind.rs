@@ -49,7 +49,7 @@ pub(super) fn listen(pool: &Pool, log: &ErrorLog) -> Result<Listener, ListenErro
 }
 
 /// What of making a TCP socket has failed.
-enum Failed {
+pub(super) enum Failed {
     Socket(io::Error),
     Bind(io::Error),
 }
@@ -74,7 +74,7 @@ fn port_alone(port: u16, log: &ErrorLog) -> Result<OwnedFd, Failed> {
     })
 }
 
-fn tcp(address: SocketAddr, both_families: bool) -> Result<OwnedFd, Failed> {
+pub(super) fn tcp(address: SocketAddr, both_families: bool) -> Result<OwnedFd, Failed> {
     let family = if address.is_ipv6() {
         AddressFamily::INET6
     } else {
@@ -131,13 +131,13 @@ fn unix(pool: &Pool, wanted: &Path, log: &ErrorLog) -> Result<(OwnedFd, Node), L
     Ok((socket, node))
 }
 
-fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
+pub(super) fn socket(family: AddressFamily) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     Ok(socket?)
 }
 
 /// Whether somebody listens there. Never waits: a full queue also means somebody.
-fn is_accepting(address: &SocketAddrUnix) -> io::Result<bool> {
+pub(super) fn is_accepting(address: &SocketAddrUnix) -> io::Result<bool> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     let connected = rustix::net::connect(&probe, address);

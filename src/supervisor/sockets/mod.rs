@@ -20,6 +20,7 @@ mod inherit;
 mod key;
 mod listener;
 mod queue;
+mod scrape;
 
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Weak};
@@ -29,6 +30,7 @@ pub use export::Handover;
 pub use key::Key;
 pub use listener::Listener;
 pub use queue::Queue;
+pub(super) use scrape::listen as listen_for_scrapes;
 
 use self::inherit::Inherited;
 use self::listener::Wanted;

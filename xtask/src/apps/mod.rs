@@ -7,6 +7,7 @@
 
 mod faults;
 mod http;
+pub(crate) mod jaeger;
 mod load;
 mod mediawiki;
 mod nginx;

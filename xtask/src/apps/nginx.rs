@@ -102,7 +102,7 @@ fn parse(line: &str) -> Option<&str> {
     (upstream != "-").then_some(status)
 }
 
-fn free_address() -> Result<String> {
+pub(super) fn free_address() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
     Ok(listener.local_addr()?.to_string())
 }

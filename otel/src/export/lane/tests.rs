@@ -73,6 +73,19 @@ async fn without_a_delay_they_go_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_in_a_hurry_goes_at_once_and_first_and_the_next_wait_again() {
+    let (lane, mut seen) = lane(DELAY, small(), |_| Some(Ok(Sent::default())));
+    let start = Instant::now();
+    lane.push(1, Priority::Ordinary);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    lane.push_now(2);
+    let second = start + Duration::from_secs(1);
+    assert_eq!(seen.recv().await, Some((second, vec![2, 1])));
+    lane.push(3, Priority::Urgent);
+    assert_eq!(seen.recv().await, Some((second + DELAY, vec![3])));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_receiver_blocks_nobody_and_shutdown_keeps_its_deadline() {
     let (lane, mut seen) = lane(DELAY, small(), |_| None);
     for item in 0..100 {

@@ -15,6 +15,7 @@ mod tls;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use self::signals::{Logs, Metrics, Spans};
@@ -32,6 +33,12 @@ pub enum PipelineError {
     /// [`super::Pipeline::new`] was called outside a tokio runtime.
     #[error("cannot start the exporters outside a tokio runtime")]
     NoRuntime,
+    /// An exporter writes to what is not there.
+    #[error("cannot write to {target}: there is none (name it as [otel] file in glasspool.toml)")]
+    NoOutput {
+        /// Where to.
+        target: &'static str,
+    },
     /// TLS is wanted and cannot be had.
     #[error("cannot export to {endpoint}")]
     Tls {
@@ -62,14 +69,16 @@ pub enum PipelineError {
 pub(crate) trait Signal: Send + Sync + 'static {
     /// What is sent.
     type Item: Send;
+    /// The request that carries it.
+    type Request: Message + serde::Serialize;
     /// Path of the gRPC method.
     const GRPC_PATH: &'static str;
     /// Whether there are collectors that do without it.
     const OPTIONAL: bool;
 
-    /// The request's protobuf.
-    fn encode(&self, batch: Vec<Self::Item>) -> Vec<u8>;
-    /// What was encoded last has been taken.
+    /// The request for a batch.
+    fn request(&self, batch: Vec<Self::Item>) -> Self::Request;
+    /// What was in the last request has been taken.
     fn taken(&self) {}
     /// What a collector that took a request says of it.
     fn read(&self, answer: Bytes) -> Sent;
@@ -94,7 +103,7 @@ impl<S: Signal> Otlp<S> {
 
 impl<S: Signal> Sink<S::Item> for Otlp<S> {
     async fn send(&self, batch: Vec<S::Item>) -> Result<Sent, Failure> {
-        let body = self.client.pack(self.signal.encode(batch));
+        let body = self.client.pack(self.signal.request(batch).encode_to_vec());
         match deliver(&self.client, body, self.timeout).await {
             Ok(answer) => {
                 self.signal.taken();

@@ -51,17 +51,18 @@ impl Spans {
 
 impl Signal for Spans {
     type Item = SpanData;
+    type Request = ExportTraceServiceRequest;
     const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
     const OPTIONAL: bool = false;
 
-    fn encode(&self, batch: Vec<SpanData>) -> Vec<u8> {
+    fn request(&self, batch: Vec<SpanData>) -> ExportTraceServiceRequest {
         let mut resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
         resource_spans
             .iter_mut()
             .flat_map(|of_resource| &mut of_resource.scope_spans)
             .flat_map(|of_scope| &mut of_scope.spans)
             .for_each(|span| limits::cut_span(span, &self.limits));
-        ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+        ExportTraceServiceRequest { resource_spans }
     }
 
     fn read(&self, answer: Bytes) -> Sent {
@@ -92,10 +93,11 @@ impl Logs {
 
 impl Signal for Logs {
     type Item = SdkLogRecord;
+    type Request = ExportLogsServiceRequest;
     const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
     const OPTIONAL: bool = true;
 
-    fn encode(&self, batch: Vec<SdkLogRecord>) -> Vec<u8> {
+    fn request(&self, batch: Vec<SdkLogRecord>) -> ExportLogsServiceRequest {
         let batch: Vec<_> = batch.iter().map(|record| (record, &self.scope)).collect();
         let mut resource_logs = group_logs_by_resource_and_scope(&LogBatch::new(&batch), &self.resource);
         resource_logs
@@ -103,7 +105,7 @@ impl Signal for Logs {
             .flat_map(|of_resource| &mut of_resource.scope_logs)
             .flat_map(|of_scope| &mut of_scope.log_records)
             .for_each(|record| limits::cut_record(record, &self.limits));
-        ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+        ExportLogsServiceRequest { resource_logs }
     }
 
     fn read(&self, answer: Bytes) -> Sent {
@@ -142,12 +144,13 @@ impl Metrics {
 
 impl Signal for Metrics {
     type Item = Snapshot;
+    type Request = ExportMetricsServiceRequest;
     const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
     const OPTIONAL: bool = true;
 
-    fn encode(&self, batch: Vec<Snapshot>) -> Vec<u8> {
+    fn request(&self, batch: Vec<Snapshot>) -> ExportMetricsServiceRequest {
         let Some(newest) = batch.into_iter().max_by_key(|snapshot| snapshot.time_unix_ns) else {
-            return Vec::new();
+            return ExportMetricsServiceRequest::default();
         };
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let metrics = wire::metrics(&newest, sent.taken.as_ref(), self.temporality);
@@ -167,7 +170,6 @@ impl Signal for Metrics {
         ExportMetricsServiceRequest {
             resource_metrics: vec![of_resource],
         }
-        .encode_to_vec()
     }
 
     fn taken(&self) {

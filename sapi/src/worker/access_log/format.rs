@@ -45,6 +45,10 @@ pub(super) enum Item {
     Written(usize),
     /// `%u`
     User,
+    /// `%{trace_id}x`; of `glasspool.toml` only
+    Trace,
+    /// `%{span_id}x`; likewise
+    Span,
 }
 
 /// Which CPU time counts.
@@ -168,6 +172,15 @@ impl Format {
             'o' => match modifier.filter(|name| !name.is_empty()) {
                 Some(name) => self.header(name),
                 None => return Err("the name of the header must be set between embraces for %o".to_owned()),
+            },
+            'x' => match word.as_str() {
+                "trace_id" => Item::Trace,
+                "span_id" => Item::Span,
+                _ => {
+                    return Err(format!(
+                        "only 'trace_id' or 'span_id' are allowed as a modifier for %x ('{word}')"
+                    ));
+                }
             },
             't' => Item::Began(self.time(modifier)),
             'T' => Item::Written(self.time(modifier)),

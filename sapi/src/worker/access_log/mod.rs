@@ -6,12 +6,15 @@
 //! counted, for php-fpm's worker hangs there for good.
 
 mod format;
+mod json;
 mod time;
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
+use glasspool_abi::control;
+use glasspool_abi::trace::{SpanId, TraceId};
 use glasspool_fastcgi::Params;
 use jiff::tz::TimeZone;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -19,6 +22,7 @@ use rustix::fs::FileType;
 
 pub(crate) use self::format::Fixed;
 use self::format::{CpuShare, Format, Item, Unit};
+use self::json::Json;
 use super::clock;
 
 /// Longest line with its newline, bytes: php-fpm's own, whatever `log_limit` says.
@@ -37,6 +41,8 @@ pub(crate) struct AccessLog {
     /// Not a regular file: a write may have to wait for a reader.
     may_block: bool,
     format: Format,
+    /// Lines are JSON, whatever the format says.
+    json: Option<Json>,
     wants_cpu: bool,
     suppress: Vec<String>,
     zone: TimeZone,
@@ -63,6 +69,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) began: (u64, u64),
     /// User and system CPU time of the worker then, nanoseconds.
     pub(crate) began_cpu: (u64, u64),
+    /// The trace and our span in it.
+    pub(crate) ids: Option<(TraceId, SpanId)>,
 }
 
 /// What became of a line, where there is something to say about it.
@@ -102,20 +110,24 @@ impl AccessLog {
     /// wrong with the format.
     pub(crate) fn new(
         file: OwnedFd,
-        format: &str,
-        suppress: &[String],
+        settings: &control::AccessLog,
         fixed: Fixed<'_>,
         zone: TimeZone,
     ) -> Result<AccessLog, String> {
-        let format = Format::parse(format, fixed)?;
+        let json = settings.json.then(|| Json::new(fixed));
+        let format = match &json {
+            Some(_) => Format::default(),
+            None => Format::parse(&settings.format, fixed)?,
+        };
         let is_file = rustix::fs::fstat(&file)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
         Ok(AccessLog {
             file,
             may_block: !is_file,
-            wants_cpu: format.wants_cpu(),
+            wants_cpu: json.is_some() || format.wants_cpu(),
             format,
-            suppress: suppress.to_vec(),
+            json,
+            suppress: settings.suppress.clone(),
             zone,
             line: Vec::with_capacity(2 * LINE_BYTES),
             dropped: 0,
@@ -145,7 +157,15 @@ impl AccessLog {
         if self.is_suppressed(facts) {
             return None;
         }
-        let cut = self.render(facts);
+        let cut = match &self.json {
+            Some(json) => {
+                let spent = self.spent(facts);
+                self.line.clear();
+                json.render(&mut self.line, facts, &spent);
+                false
+            }
+            None => self.render(facts),
+        };
         for header in &mut self.format.headers {
             header.value = None;
         }
@@ -216,6 +236,14 @@ impl AccessLog {
                     line.extend_from_slice(times[*index].at(spent.now_unix_ns / 1_000_000_000, &self.zone));
                 }
                 Item::User => line.extend_from_slice(facts.user),
+                Item::Trace => match facts.ids {
+                    Some((trace, _)) => number(line, format_args!("{trace}")),
+                    None => line.push(b'-'),
+                },
+                Item::Span => match facts.ids {
+                    Some((_, span)) => number(line, format_args!("{span}")),
+                    None => line.push(b'-'),
+                },
             }
             if line.len() >= LINE_BYTES {
                 return true;

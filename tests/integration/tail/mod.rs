@@ -1,0 +1,5 @@
+//! Lines of real workers as log records of the requests that wrote them, and `glasspool tail`.
+
+mod lines;
+mod reading;
+mod stand;
