@@ -383,6 +383,7 @@ pub(crate) mod tests {
             memory_peak: 2 << 20,
             error_level: 0,
             error_line: 0,
+            times: glasspool_abi::times::Known::Nothing,
         }
     }
 

@@ -154,6 +154,7 @@ mod tests {
             engine: EngineId(1),
             slot_bytes: 3,
             cursor: 0,
+            times_page: None,
         })
     }
 

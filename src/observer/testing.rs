@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use glasspool_abi::control::{
-    Ended, FromObserver, LookBudget, ObserverStart, PoolView, SlowStop, ToObserver, WorkerView,
+    Ended, FromObserver, LookBudget, ObserverStart, PoolView, SlowStop, ToObserver, WaitPrograms, WorkerView,
 };
 use glasspool_abi::record::{Begin, BeginScalars, Encoder, End, EndScalars, Text};
 use glasspool_abi::slot::{CursorTable, SLOT_HEAD_BYTES, SlotWriter, Stage};
@@ -142,7 +142,7 @@ impl FakeWorker {
         self.number += 1;
         let age = u64::try_from(age.as_nanos()).expect("a test's age is short");
         self.begun = begin_bytes(&scalars(self.number, monotonic_ns().saturating_sub(age), sampled));
-        self.writer.publish_begin(self.begun.bytes());
+        self.writer.publish_begin(self.begun.bytes(), None);
         self.writer.set_stage(Stage::Executing);
     }
 
@@ -323,6 +323,8 @@ pub(super) fn start() -> ObserverStart {
             stop_per_second: Duration::from_millis(10),
         },
         colour: false,
+        waits: WaitPrograms::NotWanted,
+        wait_span_after: Duration::from_millis(10),
     }
 }
 
@@ -334,6 +336,7 @@ pub(super) fn view(id: u64, worker: &FakeWorker) -> WorkerView {
         engine: EngineId(1),
         slot_bytes: worker.bytes as u64,
         cursor: id,
+        times_page: None,
     }
 }
 

@@ -97,6 +97,7 @@ mod tests {
                 engine: EngineId(1),
                 slot_bytes: 0,
                 cursor: worker,
+                times_page: None,
             },
             fds: vec![],
             php: Box::new(PhpBuild {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::{LookBudget, ObserverStart};
+use glasspool_abi::control::{LookBudget, ObserverStart, WaitPrograms};
 use glasspool_abi::trace::Sampler;
 
 use super::engine::EngineSource;
@@ -89,6 +89,8 @@ impl Telemetry {
                 stop_per_second: overlay.observer.stop_per_second,
             },
             colour: false,
+            waits: WaitPrograms::NotWanted,
+            wait_span_after: Duration::from_millis(10),
         };
         Ok(Telemetry {
             sampler,

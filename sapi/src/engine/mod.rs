@@ -145,6 +145,7 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
                 worker,
                 pool,
                 slot_bytes,
+                times_page: _,
             } => {
                 let order = Order {
                     worker,

@@ -137,14 +137,14 @@ impl Recorder {
         begin.text(Text::UserAgent, said.user_agent);
         begin.text(Text::Protocol, said.protocol);
         begin.text(Text::TraceState, said.trace_state);
-        self.slot.publish_begin(begin.bytes());
+        self.slot.publish_begin(begin.bytes(), None);
         self.slot.set_stage(Stage::Info);
     }
 
     /// Adds who the client says it is, once PHP has found out.
     pub(crate) fn user(&mut self, user: &[u8]) {
         self.begin.text(Text::User, user);
-        self.slot.publish_begin(self.begin.bytes());
+        self.slot.publish_begin(self.begin.bytes(), None);
     }
 
     /// Publishes what has ended. CPU time is counted from the end of the request

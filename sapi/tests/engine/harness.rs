@@ -214,6 +214,7 @@ impl Engine {
             worker: id,
             pool: PoolId(0),
             slot_bytes: bytes as u64,
+            times_page: None,
         };
         self.control
             .send(&spawn, &[slot.as_fd(), log.as_fd(), log.as_fd()])

@@ -57,6 +57,7 @@ impl Supervisor {
             worker: id,
             pool,
             slot_bytes,
+            times_page: None,
         };
         self.tell_engine(group, message, vec![Arc::clone(&slot), stdout, stderr]);
         let (handed, child, state) = (Vec::new(), None, State::NEW);

@@ -160,6 +160,7 @@ impl Worker {
             engine: self.engine,
             slot_bytes: slot_bytes as u64,
             cursor: self.cursor,
+            times_page: None,
         };
         Some((view, fds))
     }
