@@ -469,6 +469,9 @@ pub enum ProgramPart {
     Ring,
     /// A page of times for each worker.
     Pages,
+    /// Of one CPU, the clock that looks who runs there. It stands still until its holder
+    /// has it run (`glasspool_waits::Eye::clock`); a machine may have none.
+    Clock,
 }
 
 /// What the observer has to know of a pool.

@@ -374,6 +374,14 @@ impl End {
         })
     }
 
+    /// Where a request's time went, and the CPU time that it used, nanoseconds. As cheap as
+    /// [`End::peek`].
+    pub fn peek_times(bytes: &[u8]) -> Option<(Known, u64)> {
+        let fixed = bytes.get(..END_WORDS * 8)?;
+        let cpu_ns = word(fixed, 6)?.saturating_add(word(fixed, 7)?);
+        Some((decode_times(fixed)?, cpu_ns))
+    }
+
     /// Two texts of an end record where they are; `None` for one that is not there, or
     /// if the record makes no sense before it. Cheap, and bounded as decoding is.
     pub fn find(bytes: &[u8], wanted: [Text; 2]) -> [Option<&[u8]>; 2] {
@@ -500,6 +508,8 @@ mod tests {
                 status: 503,
                 end_mono_ns: 1_042,
                 flags: FATAL,
+                cpu_user_ns: 5,
+                cpu_system_ns: 6,
                 times: Known::All(times),
                 ..Default::default()
             },
@@ -522,6 +532,7 @@ mod tests {
             (7, true, FATAL, 1_000)
         );
         assert_eq!(peek.responded_ns, 1_000, "it never answered");
+        assert_eq!(End::peek_times(end.bytes()), Some((Known::All(times), 11)));
         assert_eq!(
             End::find(end.bytes(), [Text::ErrorMessage, Text::Method]),
             [Some(&b"no"[..]), Some(b"GET")]
@@ -557,6 +568,7 @@ mod tests {
                 prop_assert!(end.begin.texts.0.len() <= 2 * Text::ALL.len());
             }
             End::peek(&bytes);
+            End::peek_times(&bytes);
             End::find(&bytes, [Text::Method, Text::ErrorFile]);
             Begin::decode(&bytes);
         }

@@ -26,16 +26,27 @@ pub const TIMES: usize = 9;
 /// says the worker had run when it left a CPU the last time.
 pub const RAW_WORDS: usize = 15;
 
-const BEGAN: usize = 0;
-const SINCE: usize = 1;
-const STATE: usize = 2;
-const ON_CPU: usize = 3;
-const RUNQUEUE: usize = 4;
-const BLOCKED: usize = 5;
-const WAITS: usize = BLOCKED + CAUSES;
-const WRITTEN: usize = WAITS + 1;
-const LOST: usize = WRITTEN + 1;
-const RAN: usize = LOST + 1;
+/// Since when times are counted, nanoseconds of `CLOCK_MONOTONIC`. This and the following
+/// are places in the [`RAW_WORDS`], in words.
+pub const BEGAN: usize = 0;
+/// When the state changed the last time; see [`BEGAN`].
+pub const SINCE: usize = 1;
+/// State and cause; see [`BEGAN`].
+pub const STATE: usize = 2;
+/// Time on a CPU; see [`BEGAN`].
+pub const ON_CPU: usize = 3;
+/// Time on the run queue; see [`BEGAN`].
+pub const RUNQUEUE: usize = 4;
+/// Time blocked for the first of the [`CAUSES`]; see [`BEGAN`].
+pub const BLOCKED: usize = 5;
+/// Blocks; see [`BEGAN`].
+pub const WAITS: usize = BLOCKED + CAUSES;
+/// Records written; see [`BEGAN`].
+pub const WRITTEN: usize = WAITS + 1;
+/// Records lost; see [`BEGAN`].
+pub const LOST: usize = WRITTEN + 1;
+/// What the worker had run when it left a CPU the last time; see [`BEGAN`].
+pub const RAN: usize = LOST + 1;
 const _: () = assert!(RAN + 1 == RAW_WORDS);
 
 /// Values of a page's state.
@@ -84,22 +95,27 @@ impl Times {
 
     /// What has passed since an earlier reading. The sum is exact: where the programs have
     /// corrected themselves in between (a switch that the kernel did not tell of is made up
-    /// for later, and was on a CPU), a part that has become less comes off the time on a CPU.
+    /// for later), what one part has become less by comes off those that have become more by
+    /// it: the time on a CPU, if it was on one after all, else that on the run queue.
     pub fn since(&self, earlier: &Times) -> Times {
         let mut debt = 0u64;
         let mut part = |now: u64, then: u64| {
             debt = debt.saturating_add(then.saturating_sub(now));
             now.saturating_sub(then)
         };
+        let on_cpu_ns = part(self.on_cpu_ns, earlier.on_cpu_ns);
         let runqueue_ns = part(self.runqueue_ns, earlier.runqueue_ns);
-        let blocked_ns = std::array::from_fn(|cause| part(self.blocked_ns[cause], earlier.blocked_ns[cause]));
+        let blocked_ns: [u64; CAUSES] =
+            std::array::from_fn(|cause| part(self.blocked_ns[cause], earlier.blocked_ns[cause]));
+        let mut paid = |part: u64| {
+            let paid = part.min(debt);
+            debt -= paid;
+            part - paid
+        };
         Times {
-            on_cpu_ns: self
-                .on_cpu_ns
-                .saturating_sub(earlier.on_cpu_ns)
-                .saturating_sub(debt),
-            runqueue_ns,
-            blocked_ns,
+            on_cpu_ns: paid(on_cpu_ns),
+            runqueue_ns: paid(runqueue_ns),
+            blocked_ns: blocked_ns.map(paid),
             waits: self.waits.saturating_sub(earlier.waits),
             written: self.written.saturating_sub(earlier.written),
             lost: self.lost.saturating_sub(earlier.lost),
@@ -208,9 +224,18 @@ impl TimesPage {
         }
     }
 
+    /// Forgets what the page says of its last worker, before another one has it; nobody
+    /// may be watched there now. Whether there is such a page.
+    pub fn clear(&self) -> bool {
+        let words = self.words.slice(0, TIMES + RAW_WORDS);
+        let words = words.inspect(|words| words.iter().for_each(|word| word.store(0, Ordering::Relaxed)));
+        words.is_some()
+    }
+
     /// The totals at `now_ns` of `CLOCK_MONOTONIC`; only for the process whose page it is,
     /// as this reads for somebody who runs (see [`Times::of_raw`]). `None` before its first
-    /// switch, and if accounting began after `not_after_ns`. Some tens of nanoseconds.
+    /// switch, if accounting began after `not_after_ns`, and if it was switched after
+    /// `now_ns`: then the clock wants to be read anew. Some tens of nanoseconds.
     pub fn read(
         &self,
         now_ns: u64,
@@ -219,7 +244,7 @@ impl TimesPage {
     ) -> Option<Times> {
         let raw = self.raw()?;
         let (times, began_ns) = Times::of_raw(&raw, now_ns, ran_ns)?;
-        (began_ns <= not_after_ns).then_some(times)
+        (began_ns <= not_after_ns && raw[SINCE] <= now_ns).then_some(times)
     }
 
     fn raw(&self) -> Option<[u64; RAW_WORDS]> {
@@ -289,6 +314,18 @@ mod tests {
         assert_eq!(
             (between.on_cpu_ns, between.runqueue_ns, between.total_ns()),
             (500, 0, 500)
+        );
+        // It was thought to run before `then`, and had waited for a CPU; since then 600.
+        let now = Times {
+            on_cpu_ns: 0,
+            runqueue_ns: 1_550,
+            blocked_ns: [0, 50, 0, 0, 0, 0],
+            ..Times::default()
+        };
+        let between = now.since(&then);
+        assert_eq!(
+            (between.on_cpu_ns, between.runqueue_ns, between.total_ns()),
+            (0, 550, 600)
         );
     }
 

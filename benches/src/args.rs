@@ -13,10 +13,11 @@ Examples, after `cargo run --release -p glasspool-benches --`:
   --quick                                      everything, roughly
   --only nginx-hello --only cpu --rounds 9     two cases, thoroughly
   --only torn --traces 1000000                 whether looks are ever wrong, a million times
+  --only hello-ebpf --rounds 14                what programs in the kernel cost
   --candidate php-fpm8.2                       php-fpm with itself: how much noise is there?
   load --unix /run/php/php8.2-fpm.sock --root /srv --path /hello.php
 
-Ratios are candidate to stock, the median over the rounds. Without options it takes about six minutes.
+Ratios are candidate to stock, the median over the rounds. Without options it takes about eight minutes.
 Judge no number on a machine that does something else.
 Exit status: 0 also when a promise is missed, 1 when something could not be measured, 2 for wrong arguments.";
 
@@ -55,7 +56,7 @@ pub struct RunArguments {
     /// Two rounds of one second: shows that everything works, proves nothing
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     pub quick: bool,
-    /// Looks at each script of the case `torn`
+    /// Looks at each script of the case `torn`, and requests of `waits-sum`
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub traces: u64,
     /// Only this case; may be repeated (see `cases`)

@@ -10,7 +10,7 @@ use crate::case::{Case, Page};
 use crate::load::{Bound, Errors, Load, request};
 use crate::measure::{syscalls::Counting, wrk};
 use crate::nginx::Nginx;
-use crate::server::{CpuReading, Facts, Ini, Server, Side, Spec, Tracing};
+use crate::server::{CpuReading, Ebpf, Facts, Ini, Server, Side, Spec, Tracing};
 use crate::stop::Stop;
 
 /// Requests under strace.
@@ -173,6 +173,7 @@ impl<'a> Bench<'a> {
                 tracing: case.tracing,
                 slow_after_s: None,
                 hold: false,
+                ebpf: Ebpf::Auto,
             };
             Server::start(&spec, setup.stop)
         };

@@ -28,6 +28,7 @@ pub mod site;
 pub mod slow;
 pub mod stats;
 pub mod stop;
+pub mod waits;
 pub mod wordpress;
 
 pub use error::BenchError;

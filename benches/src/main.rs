@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use glasspool_benches::args::{Arguments, Command, Connections, LoadArguments, RunArguments};
-use glasspool_benches::case::{CASES, LOOK, SLOW_STOP, TORN};
+use glasspool_benches::case::{CASES, HELLO_EBPF, LOOK, SLOW_STOP, TORN, WAITS_SUM};
 use glasspool_benches::load::{self, Address, Bound, Load, request};
 use glasspool_benches::run;
 use glasspool_benches::stop::Stop;
@@ -33,6 +33,12 @@ fn main() -> ExitCode {
             ));
             say(&format!("{LOOK:<20} what looking into PHP processes costs\n"));
             say(&format!("{TORN:<20} whether unstopped looks are ever wrong\n"));
+            say(&format!(
+                "{HELLO_EBPF:<20} what programs in the kernel cost hello, and each time they run\n"
+            ));
+            say(&format!(
+                "{WAITS_SUM:<20} whether the parts of requests' times add up to the whole\n"
+            ));
             Ok(ExitCode::SUCCESS)
         }
     };

@@ -15,6 +15,7 @@ use crate::server::Ini;
 use crate::site::Workspace;
 use crate::slow;
 use crate::stop::Stop;
+use crate::waits::{cost, sum};
 use crate::wordpress::WordPress;
 
 /// `--quick`.
@@ -71,6 +72,8 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         slow_stop: None,
         look: None,
         torn: None,
+        hello_ebpf: None,
+        waits_sum: None,
         skipped: Vec::new(),
         failed: Vec::new(),
         bar: Vec::new(),
@@ -112,6 +115,8 @@ impl Run<'_> {
             Some(case) => self.case(case),
             None if name == case::LOOK => self.look(),
             None if name == case::TORN => self.torn(),
+            None if name == case::HELLO_EBPF => self.hello_ebpf(),
+            None if name == case::WAITS_SUM => self.waits_sum(),
             None => self.slow_stop(),
         };
         match done {
@@ -157,28 +162,36 @@ impl Run<'_> {
     }
 
     fn case(&mut self, case: &Case) -> Result<(), BenchError> {
-        let result = match (case.page, &self.wordpress_tool) {
-            (Page::WordPress, Some(tool)) => {
-                let dir = self
-                    .wordpress_dir
-                    .clone()
-                    .unwrap_or_else(|| self.setup.dir.join("wp"));
-                (self.say)("wordpress: making the site …\n");
-                let output = self.setup.dir.join("wordpress.output");
-                let site = WordPress::provision(tool, &dir, &output, self.setup.stop)?;
-                let setup = Setup {
-                    wordpress: Some(site.docroot()),
-                    tools: self.setup.tools.clone(),
-                    ..self.setup
-                };
-                bench::measure(case, &setup)?
-            }
-            _ => bench::measure(case, &self.setup)?,
+        let result = match case.page {
+            Page::WordPress => self.with_wordpress(|setup| bench::measure(case, setup))?,
+            Page::Hello | Page::Table | Page::Cpu => bench::measure(case, &self.setup)?,
         };
         let report = CaseReport::new(result);
         (self.say)(&report.to_string());
         self.report.cases.push(report);
         Ok(())
+    }
+
+    /// Measures with a WordPress site, if there is a tool that makes one.
+    fn with_wordpress<T>(
+        &mut self,
+        measure: impl FnOnce(&Setup<'_>) -> Result<T, BenchError>,
+    ) -> Result<T, BenchError> {
+        let Some(tool) = &self.wordpress_tool else {
+            return measure(&self.setup);
+        };
+        let dir = self
+            .wordpress_dir
+            .clone()
+            .unwrap_or_else(|| self.setup.dir.join("wp"));
+        (self.say)("wordpress: making the site …\n");
+        let output = self.setup.dir.join("wordpress.output");
+        let site = WordPress::provision(tool, &dir, &output, self.setup.stop)?;
+        measure(&Setup {
+            wordpress: Some(site.docroot()),
+            tools: self.setup.tools.clone(),
+            ..self.setup
+        })
     }
 
     fn slow_stop(&mut self) -> Result<(), BenchError> {
@@ -199,6 +212,20 @@ impl Run<'_> {
         let result = torn::measure(&self.setup)?;
         (self.say)(&result.to_string());
         self.report.torn = Some(result);
+        Ok(())
+    }
+
+    fn hello_ebpf(&mut self) -> Result<(), BenchError> {
+        let result = self.with_wordpress(cost::measure)?;
+        (self.say)(&result.to_string());
+        self.report.hello_ebpf = Some(result);
+        Ok(())
+    }
+
+    fn waits_sum(&mut self) -> Result<(), BenchError> {
+        let result = sum::measure(&self.setup)?;
+        (self.say)(&result.to_string());
+        self.report.waits_sum = Some(result);
         Ok(())
     }
 }
@@ -245,7 +272,7 @@ mod tests {
         let names = |only: &[&str]| {
             choose(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[]).len(), CASES.len() + 3);
+        assert_eq!(names(&[]).len(), CASES.len() + 5);
         assert_eq!(names(&["cpu", "hello-tcp"]), ["hello-tcp", "cpu"]);
     }
 }

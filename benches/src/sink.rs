@@ -5,6 +5,8 @@
 //! runs on another machine, so its work must not compete with the servers for two cores: bodies are
 //! kept as they come and decoded between the rounds, unless they exceed [`MAX_WAITING_BYTES`].
 
+mod sums;
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,8 @@ use tokio::sync::oneshot;
 
 use crate::BenchError;
 use crate::stop::Stop;
+
+pub use sums::{CLOSE_NS, FAR_NS, Sums};
 
 /// Largest request, as the OTLP specification recommends to accept.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
@@ -47,6 +51,8 @@ pub struct Received {
     pub refused: u64,
     /// Looks at slow requests, from the events on their spans.
     pub samples: Vec<Sample>,
+    /// Where the time of all requests went.
+    pub sums: Sums,
 }
 
 /// One look at a slow request, as the server tells it.
@@ -129,6 +135,13 @@ impl Sink {
         state.received.clone()
     }
 
+    /// Begins anew to add up times.
+    pub fn forget_sums(&self) {
+        let mut state = self.state.lock();
+        state.decode();
+        state.received.sums = Sums::default();
+    }
+
     /// Waits until `spans` SERVER spans are there, or nothing came for `quiet`.
     ///
     /// # Errors
@@ -208,6 +221,7 @@ impl Received {
         for span in scopes.flat_map(|scope| &scope.spans) {
             if span.kind() == SpanKind::Server {
                 self.spans += 1;
+                self.sums.add(span);
             } else {
                 self.other_spans += 1;
             }

@@ -8,7 +8,7 @@
 //! This room knows nothing of PHP's memory and nothing of processes; it reads neither
 //! the environment nor files, it is given both as values ([`options`]); but for the
 //! certificates that those name.
-//! Start reading at [`span`], then [`export`].
+//! Start reading at [`span`] and [`wait_span`], then [`export`].
 
 #![forbid(unsafe_code)]
 
@@ -23,3 +23,5 @@ pub mod saturation;
 pub mod semconv;
 pub mod slow;
 pub mod span;
+pub mod times;
+pub mod wait_span;

@@ -5,7 +5,7 @@
 //! are made consistent here, so that no record can make a span that ends before it starts
 //! or lies outside what OTLP can say.
 
-use std::{borrow::Cow, str::FromStr};
+use std::{borrow::Cow, str::FromStr, time::Duration};
 
 use glasspool_abi::record::{ABORTED, Begin, End, FATAL, FINISHED_EARLY, Text};
 use opentelemetry::{
@@ -42,10 +42,14 @@ pub enum Death {
     Exit(i32),
 }
 
+/// Each request has some work after its response. From here on it is told, so that the
+/// parts of its time (`crate::times`) add up.
+const WORTH_TELLING: Duration = Duration::from_micros(50);
+
 /// The span of a request that ended. `slow` are the samples that were taken of it.
 ///
 /// It ends when the response was complete; work after that is the attribute
-/// `php.request.post_response_duration`.
+/// `php.request.post_response_duration`, if PHP asked for it or it is of [`WORTH_TELLING`].
 pub fn server_span(end: &End, facts: &Facts, slow: &[SlowEvent], conventions: &Conventions) -> SpanData {
     let begin = &end.begin;
     let fatal = end.flags & FATAL != 0;
@@ -75,9 +79,9 @@ pub fn server_span(end: &End, facts: &Facts, slow: &[SlowEvent], conventions: &C
         KeyValue::new(name::PHP_CPU_SYSTEM_TIME, seconds(end.cpu_system_ns)),
         KeyValue::new(name::PHP_MEMORY_PEAK, int(end.memory_peak)),
     ]);
-    if end.flags & FINISHED_EARLY != 0 {
-        let after = seconds(end.end_mono_ns.saturating_sub(responded));
-        attributes.push(KeyValue::new(name::PHP_POST_RESPONSE_DURATION, after));
+    let after_ns = end.end_mono_ns.saturating_sub(responded);
+    if end.flags & FINISHED_EARLY != 0 || Duration::from_nanos(after_ns) >= WORTH_TELLING {
+        attributes.push(KeyValue::new(name::PHP_POST_RESPONSE_DURATION, seconds(after_ns)));
     }
     if end.flags & ABORTED != 0 {
         // Not an error by the conventions: the client went away.
@@ -278,7 +282,7 @@ fn split_host(host: &str) -> (Option<&str>, Option<u16>) {
 
 /// Wall clock at which a monotonic time of this request was, from the request's own pair
 /// of start times. At least the start, at most what 64 bits of nanoseconds can say.
-fn unix_end(begin: &Begin, mono_ns: u64) -> u64 {
+pub(crate) fn unix_end(begin: &Begin, mono_ns: u64) -> u64 {
     begin
         .start_unix_ns
         .saturating_add(mono_ns.saturating_sub(begin.start_mono_ns))
@@ -458,12 +462,7 @@ pub(crate) mod tests {
         ] {
             assert_eq!(attribute(&span, key), Some(value), "{key}");
         }
-        for absent in [
-            "error.type",
-            "http.route",
-            "php.request.aborted",
-            "php.request.post_response_duration",
-        ] {
+        for absent in ["error.type", "http.route", "php.request.aborted"] {
             assert_eq!(attribute(&span, absent), None, "{absent}");
         }
     }
@@ -541,15 +540,19 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn work_after_the_response_is_an_attribute() {
-        let span = span(&End {
-            flags: FINISHED_EARLY,
-            ..end()
-        });
-        assert_eq!(
-            attribute(&span, "php.request.post_response_duration"),
-            Some(0.1876.into())
-        );
+    fn work_after_the_response_is_an_attribute_if_asked_for_or_long() {
+        let told = |flags, after_ns| {
+            let responded_mono_ns = end().responded_mono_ns;
+            let span = span(&End {
+                flags,
+                end_mono_ns: responded_mono_ns + after_ns,
+                ..end()
+            });
+            attribute(&span, "php.request.post_response_duration")
+        };
+        assert_eq!(told(FINISHED_EARLY, 1_000), Some(0.000_001.into()));
+        assert_eq!(told(0, 50_000), Some(0.000_05.into()));
+        assert_eq!(told(0, 49_999), None);
     }
 
     #[test]

@@ -90,6 +90,9 @@ enum Command {
     /// The observer's process; started by the supervisor
     #[command(hide = true)]
     Observer,
+    /// Loads the kernel programs; started by the supervisor
+    #[command(hide = true)]
+    Loader,
     /// The HTTP front's process; started by the supervisor
     #[command(hide = true)]
     Front(FrontArguments),
@@ -182,6 +185,7 @@ pub fn run(call: Call, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure
         Some(Command::Waits(waits)) => Ok(look::with_console(|console| inspect::run_waits(&waits, console))),
         Some(Command::Completion(completion)) => Ok(completion::print(&completion, say)),
         Some(Command::Observer) => Ok(roles::observer()),
+        Some(Command::Loader) => Ok(roles::loader()),
         Some(Command::Front(front)) => roles::front(front),
     }
 }

@@ -42,8 +42,8 @@ pub use effective::{
 pub use error::{BadValue, ConfigError, Fault, Nearest, Place, PoolFault, Shown};
 pub use failure::LoadFailure;
 pub use overlay::{
-    DEFAULT_QUEUE_BYTES, Exporter, Observer, Otel, Overlay, Php, PoolOverlay, Protocol, Sampler, Secret,
-    Slow, Trace,
+    DEFAULT_QUEUE_BYTES, Ebpf, EbpfMode, Exporter, Observer, Otel, Overlay, Php, PoolOverlay, Protocol,
+    Sampler, Secret, Slow, Trace,
 };
 
 /// The name under which the overlay is looked for beside php-fpm.conf.

@@ -5,6 +5,7 @@
 
 mod series;
 mod snapshot;
+mod times;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,10 +13,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use glasspool_abi::control::Ended;
 use glasspool_abi::record::{Begin, End, FATAL, Peek, Text};
+use glasspool_abi::times::Known;
 use glasspool_otel::metrics::Histogram;
 use glasspool_otel::options::{ExporterKind, Options};
+use glasspool_otel::times::Spent;
 
 use self::series::{Failure, Methods, Series};
+use self::times::Spendings;
 
 /// Series of durations per pool; a worker that invents status codes fills this and no
 /// more. The rest shares one (specification/metrics/sdk.md, "Cardinality limits").
@@ -45,6 +49,7 @@ struct PoolFigures {
     /// Workers that ended by a signal, by its number.
     deaths: BTreeMap<i32, u64>,
     saturations: u64,
+    spendings: Spendings,
     /// Kinds of requests that were under way in an earlier snapshot: they are told with
     /// zero when there are none, or else their last figure would stand for ever.
     active: BTreeMap<Series, i64>,
@@ -78,11 +83,17 @@ impl Metrics {
             Failure::None
         };
         let series = Series::new(self.methods.number(method), scheme, peek.status, failure);
-        self.pool(pool).record(series, peek.responded_ns);
+        let times = End::peek_times(record);
+        let spent = times.and_then(|(times, cpu_ns)| Spent::new(&times, peek.busy_ns, cpu_ns));
+        let pool = self.pool(pool);
+        pool.record(series, peek.responded_ns);
+        if let Some(spent) = spent {
+            pool.spendings.add(&spent, peek.busy_ns);
+        }
     }
 
     /// A worker has ended before its request did.
-    pub(super) fn killed(&mut self, pool: &str, begin: &Begin, ended: Ended, mono_ns: u64) {
+    pub(super) fn killed(&mut self, pool: &str, begin: &Begin, ended: Ended, mono_ns: u64, times: &Known) {
         let failure = match ended {
             Ended::Killed { signal, .. } => Failure::Signal(signal),
             Ended::Exited(_) => Failure::Exit,
@@ -90,7 +101,11 @@ impl Metrics {
         let series = self.series_of(begin, failure);
         let pool = self.pool(pool);
         pool.killed += 1;
-        pool.record(series, mono_ns.saturating_sub(begin.start_mono_ns));
+        let busy_ns = mono_ns.saturating_sub(begin.start_mono_ns);
+        pool.record(series, busy_ns);
+        if let Some(spent) = Spent::new(times, busy_ns, 0) {
+            pool.spendings.add(&spent, busy_ns);
+        }
     }
 
     /// A worker has ended.

@@ -17,6 +17,7 @@ mod counters;
 mod desk;
 mod diagnostics;
 mod drain;
+mod ending;
 mod eyes;
 mod ladder;
 mod looks;
@@ -40,6 +41,7 @@ mod testing;
 mod tests;
 mod text;
 mod throttle;
+mod waits;
 
 use std::io;
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use glasspool_abi::control::{Ended, ObserverStart};
-use glasspool_abi::record::{Begin, End};
+use glasspool_abi::record::Begin;
 use glasspool_abi::slot::InFlight;
 use glasspool_otel::export::{Pipeline, PipelineError, Terminal};
 use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
@@ -14,6 +14,7 @@ use glasspool_otel::resource::{Runtime, random_instance_id, resource};
 use glasspool_otel::saturation::Saturation;
 use glasspool_otel::slow::SlowEvent;
 use glasspool_otel::span::{Death, Facts, killed_span, server_span};
+use glasspool_otel::wait_span::{Account, SpanData, tell};
 
 use super::counters::Counters;
 use super::ladder::{Ladder, LadderView};
@@ -21,6 +22,8 @@ use super::metrics::Metrics;
 use super::sampler::Seen;
 use super::scoreboard::Scoreboard;
 use super::sighting::{Look, signal_name};
+use super::slow::Held;
+use super::waits::Waits;
 use crate::logs::ErrorLog;
 
 /// Memory of a small span, to give the queue's bound in items a size that leaves the
@@ -107,7 +110,8 @@ impl Report {
     }
 
     /// A request has ended.
-    pub(super) fn request(&mut self, end: &End, facts: &Facts, samples: &[SlowEvent], priority: Priority) {
+    pub(super) fn request(&mut self, held: &Held, facts: &Facts, samples: &[SlowEvent]) {
+        let end = &held.end;
         if !has_ids(&end.begin) {
             self.counters.garbled += 1;
             return;
@@ -115,7 +119,13 @@ impl Report {
         self.counters.spans += 1;
         if self.pipeline.takes_spans() {
             let span = server_span(end, facts, self.on_span(samples), &self.options.conventions);
-            self.pipeline.push_span(span, priority);
+            let account = Account {
+                times: &end.times,
+                end_mono_ns: end.end_mono_ns,
+                cpu_ns: end.cpu_user_ns.saturating_add(end.cpu_system_ns),
+                waits: &held.waits,
+            };
+            self.push(span, &end.begin, facts, &account, held.priority);
         }
     }
 
@@ -125,20 +135,39 @@ impl Report {
         begin: &Begin,
         facts: &Facts,
         ended: Ended,
-        mono_ns: u64,
+        account: &Account<'_>,
         samples: &[SlowEvent],
     ) {
+        let died_ns = account.end_mono_ns;
         if !has_ids(begin) {
             self.counters.garbled += 1;
             return;
         }
         self.counters.spans += 1;
         self.counters.killed += 1;
-        self.metrics.killed(&facts.pool, begin, ended, mono_ns);
+        self.metrics
+            .killed(&facts.pool, begin, ended, died_ns, account.times);
         if self.pipeline.takes_spans() {
             let (death, samples) = (death(ended), self.on_span(samples));
-            let span = killed_span(begin, facts, &death, mono_ns, samples, &self.options.conventions);
-            self.pipeline.push_span(span, Priority::Urgent);
+            let span = killed_span(begin, facts, &death, died_ns, samples, &self.options.conventions);
+            self.push(span, begin, facts, account, Priority::Urgent);
+        }
+    }
+
+    /// A request's span, with where its time went, and the spans of its waits.
+    fn push(
+        &mut self,
+        mut span: SpanData,
+        begin: &Begin,
+        facts: &Facts,
+        account: &Account<'_>,
+        priority: Priority,
+    ) {
+        let waits = tell(&mut span, begin, facts, account);
+        self.pipeline.push_span(span, priority);
+        self.counters.wait_spans += waits.len() as u64;
+        for wait in waits {
+            self.pipeline.push_wait(wait, priority);
         }
     }
 
@@ -150,6 +179,7 @@ impl Report {
             Look::Checked => &mut samples.checked,
             Look::Stopped => &mut samples.stopped,
             Look::Partial => &mut samples.partial,
+            Look::Noted => &mut samples.noted,
             Look::Failed => &mut samples.failed,
         } += 1;
     }
@@ -180,15 +210,18 @@ impl Report {
     }
 
     /// Sends the figures of now, if it is time for that at `now` (monotonic nanoseconds).
-    pub(super) fn tell_metrics(&mut self, board: &Scoreboard, now: u64) {
+    pub(super) fn tell_metrics(&mut self, board: &Scoreboard, waits: &Waits, now: u64) {
         if self.pipeline.takes_metrics() && self.metrics.is_due(now) {
             let (rights, delivery) = (self.rights(), self.pipeline.counters());
-            let snapshot = self.metrics.snapshot(board, &rights, &self.counters, &delivery);
+            let snapshot = self
+                .metrics
+                .snapshot(board, waits, &rights, &self.counters, &delivery);
             self.pipeline.push_metrics(snapshot);
         }
     }
 
-    /// How many spans are on their way.
+    /// How many requests' spans are on their way. Those of waits are not among them, so that
+    /// spans and requests can be compared.
     pub(super) fn in_flight(&self) -> InFlight {
         if !self.pipeline.takes_spans() {
             return InFlight::default();

@@ -15,12 +15,13 @@ use super::engines::{Engines, GroupId};
 use super::error::StartError;
 use super::pm::drain::{self, Push, Reason};
 use super::pools::{Common, Life, LivePool};
+use super::programs::Wish;
 use super::recipe::{PhpOptions, Recipe};
 use super::run::Supervisor;
 use super::scheduling::limit_first;
 use super::sockets::Sockets;
 use super::{identity, telemetry};
-use crate::config::{Pool, Settings};
+use crate::config::{EbpfMode, Pool, Settings};
 use crate::logs::ErrorLog;
 
 /// What the command line says and no reading of the configuration changes.
@@ -64,6 +65,8 @@ pub(super) struct Telemetry {
     pub(super) sampler: Option<Sampler>,
     /// What the observer is started with.
     pub(super) observer: ObserverStart,
+    /// What the kernel is to tell.
+    pub(super) programs: Option<Wish>,
     /// What is wrong with it.
     pub(super) warnings: Vec<String>,
 }
@@ -90,11 +93,20 @@ impl Telemetry {
             },
             colour: false,
             waits: WaitPrograms::NotWanted,
-            wait_span_after: Duration::from_millis(10),
+            wait_span_after: overlay.ebpf.span_threshold,
         };
+        let programs = Wish::of(settings, sampler.is_some());
+        if overlay.ebpf.mode == EbpfMode::Required && sampler.is_none() {
+            warnings.push(
+                "ebpf.mode is \"required\", and no spans are made that would show what the kernel tells: set \
+                 otel.endpoint in glasspool.toml, or OTEL_EXPORTER_OTLP_ENDPOINT"
+                    .to_owned(),
+            );
+        }
         Ok(Telemetry {
             sampler,
             observer,
+            programs,
             warnings,
         })
     }
@@ -170,7 +182,14 @@ impl Supervisor {
             if let Some(engine) = self.engines.up(group) {
                 self.introduce_engine(engine);
             }
-        } else if self.engines.are_proven() {
+        } else {
+            self.come_up();
+        }
+    }
+
+    /// Comes up, once PHP has in every engine and it is known what the kernel tells.
+    pub(super) fn come_up(&mut self) {
+        if !self.is_up && self.engines.are_proven() && self.loader.is_done() {
             self.came_up();
         }
     }

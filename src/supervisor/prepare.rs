@@ -76,6 +76,7 @@ impl Supervisor {
             global: settings.global,
             common,
             observer: telemetry.observer,
+            waits: self.prepare_waits(telemetry.programs),
             log,
         };
         let serving = self.pools.values().filter(|pool| pool.life == Life::Serving);
@@ -130,6 +131,7 @@ impl Supervisor {
     /// Ends what there is of a generation that will not serve.
     pub(super) fn tear_down(&mut self) {
         self.condemn_canaries();
+        self.loader.give_up();
         let Some(candidate) = self.reloading.candidate.take() else {
             return;
         };

@@ -16,6 +16,7 @@ use super::engines::GroupId;
 use super::pid_file::PidFile;
 use super::pools::Common;
 use super::process::Child;
+use super::programs::Waits;
 use crate::config::Global;
 use crate::logs::Prepared;
 
@@ -50,7 +51,7 @@ pub(super) enum Happening {
     AskedForSuccessor,
     /// The other program accepts the configuration.
     Accepted,
-    /// PHP is up in every new engine.
+    /// PHP is up in every new engine, and the kernel programs are what they shall be.
     Warm,
     /// Every canary has served and ended.
     Proven,
@@ -187,6 +188,8 @@ pub(super) struct Adoption {
     pub(super) global: Global,
     pub(super) common: Common,
     pub(super) observer: ObserverStart,
+    /// As far as they need not be loaded first.
+    pub(super) waits: Waits,
     pub(super) log: Prepared,
     /// Already written, if it is another file than before.
     pub(super) pid_file: Option<PidFile>,

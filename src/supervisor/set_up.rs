@@ -15,10 +15,12 @@ use super::error::StartError;
 use super::generation::{Invocation, Numbers, Telemetry};
 use super::heartbeat::Heartbeat;
 use super::last_look::LastLooks;
+use super::loading::Loader;
 use super::notify::Notifier;
 use super::observer::Observer;
 use super::phase::Phase;
 use super::pools::Common;
+use super::programs::Waits;
 use super::reload::Reloading;
 use super::run::{Event, Supervisor};
 use super::sockets::Sockets;
@@ -66,6 +68,8 @@ impl Supervisor {
         let cursors = Cursors::create().map_err(|e| std::io::Error::other(e.to_string()));
         let cursors = cursors.map_err(StartError::system("make the cursor table"))?;
         let observer = Observer::new(telemetry.observer, cursors);
+        let mut loader = Loader::default();
+        loader.wish(telemetry.programs);
         let notifier = Notifier::from_environment(
             std::env::vars_os(),
             settings.global.systemd_interval,
@@ -85,6 +89,8 @@ impl Supervisor {
             next_worker: 1,
             engines,
             observer: observer.map_err(StartError::system("make the doorbell"))?,
+            loader,
+            waits: Waits::NotWanted,
             companion: companion.map(Companion::new),
             events,
             null: Arc::new(null.map_err(StartError::system("open /dev/null"))?.into()),

@@ -4,10 +4,15 @@
 mod collector;
 mod command_line;
 mod crashes;
+#[cfg(test)]
+#[path = "../../probes/tests/live_native/database.rs"]
+mod database;
 mod fastcgi;
 mod harness;
 mod kills;
+mod known_loads;
 mod last_looks;
+mod loader;
 mod looks;
 mod metrics;
 mod reloads;
@@ -18,4 +23,5 @@ mod sockets;
 mod starts;
 mod stops;
 mod successor;
+mod waits_spans;
 mod with_php;

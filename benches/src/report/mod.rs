@@ -3,6 +3,7 @@
 mod look;
 mod table;
 mod verdict;
+mod waits;
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::look::torn::TornResult;
 use crate::machine::Machine;
 use crate::slow::SlowResult;
 use crate::stats::{Summary, paired_ratio};
+use crate::waits::{cost::CostResult, sum::SumResult};
 
 pub use verdict::Verdict;
 
@@ -48,6 +50,10 @@ pub struct Report {
     pub look: Option<LookResult>,
     /// Whether they are right.
     pub torn: Option<TornResult>,
+    /// What programs in the kernel cost.
+    pub hello_ebpf: Option<CostResult>,
+    /// Whether what they tell adds up.
+    pub waits_sum: Option<SumResult>,
     /// What was left out, and why.
     pub skipped: Vec<Note>,
     /// What should have been measured but could not be.

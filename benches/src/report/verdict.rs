@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::table::range;
-use super::{CaseReport, Report, look};
+use super::{CaseReport, Report, look, waits};
 use crate::case;
 use crate::stats::Summary;
 
@@ -34,6 +34,10 @@ impl Verdict {
     pub fn all(report: &Report) -> Vec<Self> {
         let mut all = Self::of_cases(&report.cases);
         all.extend(look::verdicts(report.look.as_ref(), report.torn.as_ref()));
+        all.extend(waits::verdicts(
+            report.hello_ebpf.as_ref(),
+            report.waits_sum.as_ref(),
+        ));
         all
     }
 

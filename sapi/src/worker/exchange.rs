@@ -7,10 +7,9 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use glasspool_abi::record::{ABORTED, EndScalars, FINISHED_EARLY};
-use glasspool_abi::slot::{SlotWriter, Stage};
+use glasspool_abi::slot::Stage;
 use glasspool_fastcgi::{ProtocolStatus, ResponseWriter};
 
 use super::access_log::{AccessLog, Facts, Trouble};
@@ -126,11 +125,11 @@ pub(crate) struct Exchange {
 type Place = (*const u8, usize);
 
 impl Exchange {
-    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd, access_log: Option<AccessLog>) -> Exchange {
+    pub(crate) fn new(recorder: Recorder, access_log: Option<AccessLog>) -> Exchange {
         Exchange {
             connection: Connection::new(),
             writer: ResponseWriter::new(),
-            recorder: Recorder::new(slot, doorbell),
+            recorder,
             response: Response::Open,
             executing: false,
             early: false,
