@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod front;
 pub mod inspect;
+pub mod loader;
 pub mod logs;
 pub mod observer;
 mod raise;

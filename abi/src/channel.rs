@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 /// Longest message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 /// Most descriptors in one message.
-pub const MAX_FDS: usize = 4;
+pub const MAX_FDS: usize = 8;
 
 /// Why a message could not be sent or received.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +205,7 @@ mod tests {
             worker: WorkerId(3),
             pool: PoolId(1),
             slot_bytes: 4096,
+            times_page: None,
         };
         a.send(&sent, &[file.as_fd(), file.as_fd()]).expect("sends");
         let (received, fds): (ToEngine, _) = b.receive().expect("receives");

@@ -35,7 +35,7 @@ pub enum ToEngine {
         pool: PoolId,
     },
     /// Fork a worker. Descriptors: its slot; where its standard output goes; where
-    /// its standard error goes.
+    /// its standard error goes; with `times_page`, the kernel programs' map of pages.
     Spawn {
         /// Its number.
         worker: WorkerId,
@@ -43,6 +43,9 @@ pub enum ToEngine {
         pool: PoolId,
         /// Length of its slot in bytes.
         slot_bytes: u64,
+        /// Its page in that map, which no other worker may reach through it: it maps its
+        /// own and closes the descriptor before it runs the application.
+        times_page: Option<u32>,
     },
 }
 
@@ -334,7 +337,9 @@ pub struct ProcessStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToObserver {
     /// The first message. Descriptors: the cursor table; the doorbell; the listening socket
-    /// of [`ObserverStart::scraped`], if there is one.
+    /// of [`ObserverStart::scraped`], if there is one; with [`WaitPrograms::Running`] also
+    /// the programs' ring of records, and their maps of workers, pages and counts, in this
+    /// order.
     Start(Box<ObserverStart>),
     /// A pool. Descriptor: its slow log, if it has one.
     Pool(PoolView),
@@ -515,6 +520,79 @@ pub struct ObserverStart {
     pub scraped: Option<Scraped>,
     /// Memory for what `glasspool tail` shows, bytes; 0 for none.
     pub history_bytes: u64,
+    /// What is told of where workers' time goes.
+    pub waits: WaitPrograms,
+    /// A wait of this length becomes a span of its own.
+    pub wait_span_after: Duration,
+}
+
+/// The kernel programs that account for workers' time (`glasspool-waits`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum WaitPrograms {
+    /// Nobody has asked for what they tell.
+    #[default]
+    NotWanted,
+    /// They cannot run here.
+    Refused {
+        /// Why, in one word for metrics.
+        name: String,
+        /// Why, and what would help: a line for the log.
+        reason: String,
+    },
+    /// They run until the supervisor ends.
+    Running {
+        /// Pages, of which each watched worker has one.
+        pages: u32,
+    },
+}
+
+/// The only message to the process that loads the kernel programs and then exits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadPrograms {
+    /// Workers that can be watched at a time.
+    pub pages: u32,
+    /// Shorter waits are accounted for but not told.
+    pub wait_threshold: Duration,
+    /// PHP calls that are told of a wait, innermost first.
+    pub frames: u32,
+    /// Length of the ring of records.
+    pub ring_bytes: u32,
+}
+
+/// What that process answers: all parts, then that it has loaded them; or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromLoader {
+    /// A part of what runs in the kernel, which lives as long as its descriptor.
+    Part(ProgramPart),
+    /// These were all.
+    Loaded,
+    /// They cannot run here.
+    Refused {
+        /// See [`WaitPrograms::Refused`].
+        name: String,
+        /// See [`WaitPrograms::Refused`].
+        reason: String,
+    },
+}
+
+/// What a descriptor of the kernel programs is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProgramPart {
+    /// Keeps a program attached.
+    Link,
+    /// The workers, by pidfd.
+    Workers,
+    /// Where builds of PHP keep what is read.
+    Layouts,
+    /// What went wrong, counted.
+    Counts,
+    /// The ring of records.
+    Ring,
+    /// A page of times for each worker.
+    Pages,
+    /// Of one CPU, the clock that looks who runs there. It stands still until its holder
+    /// has it run (`glasspool_waits::Eye::clock`); a machine may have none.
+    Clock,
 }
 
 /// What the observer has to know of a pool.
@@ -599,6 +677,8 @@ pub struct WorkerView {
     pub slot_bytes: u64,
     /// Its entry in the cursor table.
     pub cursor: u64,
+    /// Its page in the kernel programs' map, if they watch it.
+    pub times_page: Option<u32>,
 }
 
 /// How a process ended (waitid(2)).

@@ -16,6 +16,7 @@ mod mapping;
 pub mod record;
 mod ring;
 pub mod slot;
+pub mod times;
 pub mod trace;
 pub mod zend;
 

@@ -95,12 +95,37 @@ impl Words {
         } else {
             ProtFlags::READ
         };
+        Words::map_part(fd, 0, bytes, protection)
+    }
+
+    /// Maps a part of an array that the kernel keeps for its programs, writable. It does not
+    /// shrink, and the kernel refuses to map what it does not have (kernel/bpf/arraymap.c,
+    /// `array_map_mmap`).
+    pub(crate) fn map_value(map: impl AsFd, offset: u64, bytes: usize) -> Result<Words, MapError> {
+        Words::map_part(map, offset, bytes, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// What is mapped must stay as long as it is.
+    fn map_part(fd: impl AsFd, offset: u64, bytes: usize, protection: ProtFlags) -> Result<Words, MapError> {
+        let os = |source: rustix::io::Errno| MapError::Os {
+            call: "mmap",
+            bytes,
+            source: source.into(),
+        };
         // SAFETY: a new mapping at an address that the kernel chooses touches no
-        // memory of ours; the file is at least `bytes` long and sealed against
-        // shrinking, so every page of it stays accessible.
-        let start =
-            unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &fd, 0) }
-                .map_err(os("mmap"))?;
+        // memory of ours; both callers map what cannot shrink, so every page of it
+        // stays accessible.
+        let start = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                protection,
+                MapFlags::SHARED,
+                &fd,
+                offset,
+            )
+        }
+        .map_err(os)?;
         let start = NonNull::new(start.cast::<AtomicU64>()).expect("mmap does not return null");
         Ok(Words {
             start,

@@ -6,6 +6,7 @@
 //! decoding never panics, never allocates more than [`MAX_RECORD_BYTES`], and turns
 //! what it cannot understand into `None`.
 
+use crate::times::{Known, Times};
 use crate::trace::{SpanId, TraceId};
 
 /// Longest encoded record in bytes, begin and end alike.
@@ -14,7 +15,13 @@ pub const MAX_RECORD_BYTES: usize = 4088;
 /// Fixed words of a begin record.
 const BEGIN_WORDS: usize = 8;
 /// Fixed words that an end record puts in front of the begin record it repeats.
-const END_WORDS: usize = 12;
+const END_WORDS: usize = 12 + Times::WORDS;
+/// Where the times are, and how much is known of them in the word before.
+const END_TIMES: usize = 12;
+/// Only the run queue's part means something.
+const RUNQUEUE_KNOWN: u64 = 1;
+/// All parts do.
+const TIMES_KNOWN: u64 = 2;
 
 /// The context has a caller: `parent` is meaningful.
 pub const HAS_PARENT: u64 = 1;
@@ -159,6 +166,8 @@ pub struct End {
     pub error_level: u32,
     /// Line PHP named with the last error.
     pub error_line: u32,
+    /// Where its time went.
+    pub times: Known,
 }
 
 /// The texts of one record, owned and bounded.
@@ -240,6 +249,8 @@ pub struct EndScalars {
     pub error_level: u32,
     /// See [`End::error_line`].
     pub error_line: u32,
+    /// See [`End::times`].
+    pub times: Known,
 }
 
 impl Encoder {
@@ -266,6 +277,18 @@ impl Encoder {
     /// Starts an end record around a finished begin record.
     pub fn end(&mut self, scalars: &EndScalars, begin: &[u8]) {
         self.bytes.clear();
+        let (known, times) = match &scalars.times {
+            Known::Nothing => (0, Times::default()),
+            Known::RunQueue(runqueue_ns) => {
+                let runqueue_ns = *runqueue_ns;
+                let times = Times {
+                    runqueue_ns,
+                    ..Times::default()
+                };
+                (RUNQUEUE_KNOWN, times)
+            }
+            Known::All(times) => (TIMES_KNOWN, *times),
+        };
         for word in [
             scalars.responded_mono_ns,
             scalars.end_mono_ns,
@@ -278,8 +301,11 @@ impl Encoder {
             scalars.memory_peak,
             u64::from(scalars.error_level),
             u64::from(scalars.error_line),
-            0,
-        ] {
+            known,
+        ]
+        .into_iter()
+        .chain(times.to_words())
+        {
             self.bytes.extend_from_slice(&word.to_ne_bytes());
         }
         self.bytes.extend_from_slice(begin);
@@ -350,6 +376,7 @@ impl End {
             memory_peak: word(fixed, 8)?,
             error_level: u32::try_from(word(fixed, 9)?).ok()?,
             error_line: u32::try_from(word(fixed, 10)?).ok()?,
+            times: decode_times(fixed)?,
         })
     }
 
@@ -401,6 +428,14 @@ impl End {
             sampled: flags & SAMPLED != 0,
             random: flags & RANDOM != 0,
         })
+    }
+
+    /// Where a request's time went, and the CPU time that it used, nanoseconds. As cheap as
+    /// [`End::peek`].
+    pub fn peek_times(bytes: &[u8]) -> Option<(Known, u64)> {
+        let fixed = bytes.get(..END_WORDS * 8)?;
+        let cpu_ns = word(fixed, 6)?.saturating_add(word(fixed, 7)?);
+        Some((decode_times(fixed)?, cpu_ns))
     }
 
     /// Two texts of an end record where they are; `None` for one that is not there, or
@@ -463,6 +498,19 @@ pub struct Peek {
     pub responded_ns: u64,
 }
 
+fn decode_times(fixed: &[u8]) -> Option<Known> {
+    let mut words = [0; Times::WORDS];
+    for (index, place) in (END_TIMES..).zip(&mut words) {
+        *place = word(fixed, index)?;
+    }
+    let times = Times::from_words(&words);
+    Some(match word(fixed, END_TIMES - 1)? {
+        RUNQUEUE_KNOWN => Known::RunQueue(times.runqueue_ns),
+        TIMES_KNOWN => Known::All(times),
+        _ => Known::Nothing,
+    })
+}
+
 fn word(bytes: &[u8], index: usize) -> Option<u64> {
     let bytes = bytes.get(index * 8..index * 8 + 8)?;
     Some(u64::from_ne_bytes(bytes.try_into().ok()?))
@@ -523,19 +571,28 @@ mod tests {
         begin.text(Text::Method, b"GET");
         begin.text(Text::Query, b"");
         begin.text(Text::Path, &[b'/'; 5000]);
+        let times = Times {
+            on_cpu_ns: 1,
+            blocked_ns: [2, 3, 4, 5, 6, 7],
+            waits: 8,
+            ..Times::default()
+        };
         let mut end = Encoder::default();
         end.end(
             &EndScalars {
                 status: 503,
                 end_mono_ns: 1_042,
                 flags: FATAL,
+                cpu_user_ns: 5,
+                cpu_system_ns: 6,
+                times: Known::All(times),
                 ..Default::default()
             },
             begin.bytes(),
         );
         end.text(Text::ErrorMessage, b"no");
         let decoded = End::decode(end.bytes()).expect("decodes");
-        assert_eq!(decoded.status, 503);
+        assert_eq!((decoded.status, decoded.times), (503, Known::All(times)));
         assert_eq!(decoded.begin.parent, Some(SpanId([3; 8])));
         assert_eq!(decoded.begin.texts.get(Text::Method), Some(&b"GET"[..]));
         assert_eq!(
@@ -560,6 +617,7 @@ mod tests {
             (TraceId([1; 16]), SpanId([2; 8]))
         );
         assert!(context.sampled && context.random);
+        assert_eq!(End::peek_times(end.bytes()), Some((Known::All(times), 11)));
         assert_eq!(
             End::find(end.bytes(), [Text::ErrorMessage, Text::Method]),
             [Some(&b"no"[..]), Some(b"GET")]
@@ -596,6 +654,7 @@ mod tests {
             }
             End::peek(&bytes);
             End::context(&bytes);
+            End::peek_times(&bytes);
             End::find(&bytes, [Text::Method, Text::ErrorFile]);
             Begin::decode(&bytes);
         }

@@ -15,6 +15,8 @@
 //! | 13 | number of the signal that the worker is dying of, 0 while it lives |
 //! | 14, 15 | PHP's frame and position (r14, r15; x27, x28) when that signal came |
 //! | 16 … | the begin record of the current (or last) request |
+//! | 527 | whether the worker's times are known at that beginning: 1, or 0 |
+//! | 528 … 538 | those times, see [`Times`] |
 //! | 1024 … | the ring of end records |
 //!
 //! All words are in host byte order and every access is atomic. Times are of
@@ -27,6 +29,7 @@ use crate::mapping::{MapError, Words};
 use crate::record::{Begin, MAX_RECORD_BYTES};
 use crate::ring::Ring;
 pub use crate::ring::{Cursor, Drained};
+use crate::times::Times;
 
 const STAGE: usize = 0;
 const BEGIN_SEQUENCE: usize = 1;
@@ -44,7 +47,10 @@ const HIGHEST_MEMORY: usize = 12;
 const CRASH_SIGNAL: usize = 13;
 const CRASH_REGISTERS: usize = 14;
 const BEGIN: usize = 16;
+const BEGIN_TIMES_KNOWN: usize = BEGIN + MAX_RECORD_BYTES / 8;
+const BEGIN_TIMES: usize = BEGIN_TIMES_KNOWN + 1;
 const RING: usize = 1024;
+const _: () = assert!(BEGIN_TIMES_KNOWN == 527 && BEGIN_TIMES + Times::WORDS <= RING);
 
 /// Words of a begin record that [`SlotReader::in_progress`] looks at.
 const BEGIN_NUMBER: usize = BEGIN;
@@ -142,8 +148,9 @@ impl SlotWriter {
             .store(highest.max(last.memory_peak), Ordering::Relaxed);
     }
 
-    /// Publishes what has begun; the bytes are those of a begin record.
-    pub fn publish_begin(&self, record: &[u8]) {
+    /// Publishes what has begun; the bytes are those of a begin record. `times` are the
+    /// worker's totals at that moment, where they are known.
+    pub fn publish_begin(&self, record: &[u8], times: Option<&Times>) {
         let record = &record[..record.len().min(MAX_RECORD_BYTES)];
         let sequence = self.word(BEGIN_SEQUENCE);
         let next = sequence.load(Ordering::Relaxed).wrapping_add(1) | 1;
@@ -156,6 +163,12 @@ impl SlotWriter {
             word[..chunk.len()].copy_from_slice(chunk);
             self.word(index)
                 .store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+        self.word(BEGIN_TIMES_KNOWN)
+            .store(u64::from(times.is_some()), Ordering::Relaxed);
+        let times = times.map(Times::to_words);
+        for (index, word) in (BEGIN_TIMES..).zip(times.iter().flatten()) {
+            self.word(index).store(*word, Ordering::Relaxed);
         }
         sequence.store(next.wrapping_add(1), Ordering::Release);
     }
@@ -330,6 +343,22 @@ impl SlotReader {
         None
     }
 
+    /// The worker's totals when that request began, of the same moment as
+    /// [`SlotReader::read_begin`] if nothing has begun in between; `None` if they are not
+    /// known.
+    pub fn read_begin_times(&self) -> Option<Times> {
+        for _ in 0..4 {
+            let before = self.words.get(BEGIN_SEQUENCE)?.load(Ordering::Acquire);
+            let known = self.load(BEGIN_TIMES_KNOWN) == 1;
+            let words = std::array::from_fn(|index| self.load(BEGIN_TIMES + index));
+            fence(Ordering::Acquire);
+            if before & 1 == 0 && before == self.load(BEGIN_SEQUENCE) {
+                return known.then(|| Times::from_words(&words));
+            }
+        }
+        None
+    }
+
     /// Hands on every end record from `cursor` on; see [`Drained`]. Bounded work.
     pub fn drain(&self, cursor: &mut Cursor, buffer: &mut Vec<u8>, each: impl FnMut(&[u8])) -> Drained {
         if self.ring_words == 0 {
@@ -466,7 +495,7 @@ mod tests {
         let (mut begin, mut end) = (Encoder::default(), Encoder::default());
         begin.begin(&scalars(1));
         begin.text(Text::Path, b"/slow");
-        writer.publish_begin(begin.bytes());
+        writer.publish_begin(begin.bytes(), None);
         writer.set_stage(Stage::Executing);
         let progress = reader.in_progress().expect("under way");
         assert_eq!(

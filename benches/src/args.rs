@@ -15,10 +15,11 @@ Examples, after `cargo run --release -p glasspool-benches --`:
   --only torn --traces 1000000                 whether looks are ever wrong, a million times
   --only telemetry-counts --requests 1000000   whether all that counts requests agrees, over a million
   --only telemetry-black-hole --rounds 6 --seconds 10   a minute without a collector that answers
+  --only hello-ebpf --rounds 14                what programs in the kernel cost
   --candidate php-fpm8.2                       php-fpm with itself: how much noise is there?
   load --unix /run/php/php8.2-fpm.sock --root /srv --path /hello.php
 
-Ratios are candidate to stock, the median over the rounds. Without options it takes about seven minutes.
+Ratios are candidate to stock, the median over the rounds. Without options it takes about ten minutes.
 Judge no number on a machine that does something else.
 Exit status: 0 also when a promise is missed, 1 when something could not be measured, 2 for wrong arguments.";
 
@@ -57,7 +58,7 @@ pub struct RunArguments {
     /// Two rounds of one second: shows that everything works, proves nothing
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     pub quick: bool,
-    /// Looks at each script of the case `torn`
+    /// Looks at each script of the case `torn`, and requests of `waits-sum`
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub traces: u64,
     /// Requests of the case `telemetry-counts`

@@ -10,7 +10,7 @@ use crate::case::{Case, Page};
 use crate::load::{Bound, Errors, Load, request};
 use crate::measure::{syscalls::Counting, wrk};
 use crate::nginx::Nginx;
-use crate::server::{CpuReading, Facts, Ini, More, Server, Side, Spec, Tracing};
+use crate::server::{CpuReading, Ebpf, Facts, Ini, More, Server, Side, Spec, Tracing};
 use crate::stop::Stop;
 
 /// Requests under strace.
@@ -176,6 +176,7 @@ impl<'a> Bench<'a> {
                 slow_after_s: None,
                 hold: false,
                 more: More::default(),
+                ebpf: Ebpf::Auto,
             };
             Server::start(&spec, setup.stop)
         };

@@ -131,6 +131,10 @@ pub const SLOW_STOP: &str = "slow-stop";
 pub const LOOK: &str = "look";
 /// Not a comparison under load: whether looks at a running process are ever wrong (`crate::look::torn`).
 pub const TORN: &str = "torn";
+/// Glasspool against itself, with programs in the kernel and without (`crate::waits::cost`).
+pub const HELLO_EBPF: &str = "hello-ebpf";
+/// Not a comparison: whether the parts of requests' times add up (`crate::waits::sum`).
+pub const WAITS_SUM: &str = "waits-sum";
 
 /// Not a comparison: whether all that counts requests counts the same (`crate::telemetry::counts`).
 pub const COUNTS: &str = "telemetry-counts";
@@ -181,7 +185,9 @@ const fn case(
 
 /// All names that `--only` accepts.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    let others = [SLOW_STOP, LOOK, TORN, COUNTS, BLACK_HOLE, COST];
+    let others = [
+        SLOW_STOP, LOOK, TORN, HELLO_EBPF, WAITS_SUM, COUNTS, BLACK_HOLE, COST,
+    ];
     CASES.iter().map(|case| case.name).chain(others)
 }
 

@@ -29,6 +29,7 @@ pub mod slow;
 pub mod stats;
 pub mod stop;
 pub mod telemetry;
+pub mod waits;
 pub mod wordpress;
 
 pub use error::BenchError;

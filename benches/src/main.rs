@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use glasspool_benches::args::{Arguments, Command, Connections, LoadArguments, RunArguments};
-use glasspool_benches::case::{BLACK_HOLE, CASES, COST, COUNTS, LOOK, SLOW_STOP, TORN};
+use glasspool_benches::case::{
+    BLACK_HOLE, CASES, COST, COUNTS, HELLO_EBPF, LOOK, SLOW_STOP, TORN, WAITS_SUM,
+};
 use glasspool_benches::load::{self, Address, Bound, Load, request};
 use glasspool_benches::run;
 use glasspool_benches::stop::Stop;
@@ -39,6 +41,12 @@ fn main() -> ExitCode {
             say(&format!("{BLACK_HOLE:<20} a collector that never answers\n"));
             say(&format!(
                 "{COST:<20} what tracing costs, and the observer's share of a core\n"
+            ));
+            say(&format!(
+                "{HELLO_EBPF:<20} what programs in the kernel cost hello, and each time they run\n"
+            ));
+            say(&format!(
+                "{WAITS_SUM:<20} whether the parts of requests' times add up to the whole\n"
             ));
             Ok(ExitCode::SUCCESS)
         }

@@ -16,6 +16,7 @@ use crate::site::Workspace;
 use crate::slow;
 use crate::stop::Stop;
 use crate::telemetry::{black_hole, cost, counts};
+use crate::waits::{cost as ebpf_cost, sum};
 use crate::wordpress::WordPress;
 
 /// `--quick`.
@@ -76,6 +77,8 @@ pub fn run(arguments: &RunArguments, stop: &Stop, say: &mut dyn FnMut(&str)) -> 
         counts: None,
         black_hole: None,
         cost: None,
+        hello_ebpf: None,
+        waits_sum: None,
         skipped: Vec::new(),
         failed: Vec::new(),
         bar: Vec::new(),
@@ -120,6 +123,8 @@ impl Run<'_> {
             None if name == case::COUNTS => self.counts(),
             None if name == case::BLACK_HOLE => self.black_hole(),
             None if name == case::COST => self.cost(),
+            None if name == case::HELLO_EBPF => self.hello_ebpf(),
+            None if name == case::WAITS_SUM => self.waits_sum(),
             None => self.slow_stop(),
         };
         match done {
@@ -165,28 +170,36 @@ impl Run<'_> {
     }
 
     fn case(&mut self, case: &Case) -> Result<(), BenchError> {
-        let result = match (case.page, &self.wordpress_tool) {
-            (Page::WordPress, Some(tool)) => {
-                let dir = self
-                    .wordpress_dir
-                    .clone()
-                    .unwrap_or_else(|| self.setup.dir.join("wp"));
-                (self.say)("wordpress: making the site …\n");
-                let output = self.setup.dir.join("wordpress.output");
-                let site = WordPress::provision(tool, &dir, &output, self.setup.stop)?;
-                let setup = Setup {
-                    wordpress: Some(site.docroot()),
-                    tools: self.setup.tools.clone(),
-                    ..self.setup
-                };
-                bench::measure(case, &setup)?
-            }
-            _ => bench::measure(case, &self.setup)?,
+        let result = match case.page {
+            Page::WordPress => self.with_wordpress(|setup| bench::measure(case, setup))?,
+            Page::Hello | Page::Table | Page::Cpu => bench::measure(case, &self.setup)?,
         };
         let report = CaseReport::new(result);
         (self.say)(&report.to_string());
         self.report.cases.push(report);
         Ok(())
+    }
+
+    /// Measures with a WordPress site, if there is a tool that makes one.
+    fn with_wordpress<T>(
+        &mut self,
+        measure: impl FnOnce(&Setup<'_>) -> Result<T, BenchError>,
+    ) -> Result<T, BenchError> {
+        let Some(tool) = &self.wordpress_tool else {
+            return measure(&self.setup);
+        };
+        let dir = self
+            .wordpress_dir
+            .clone()
+            .unwrap_or_else(|| self.setup.dir.join("wp"));
+        (self.say)("wordpress: making the site …\n");
+        let output = self.setup.dir.join("wordpress.output");
+        let site = WordPress::provision(tool, &dir, &output, self.setup.stop)?;
+        measure(&Setup {
+            wordpress: Some(site.docroot()),
+            tools: self.setup.tools.clone(),
+            ..self.setup
+        })
     }
 
     fn slow_stop(&mut self) -> Result<(), BenchError> {
@@ -228,6 +241,20 @@ impl Run<'_> {
         let result = cost::measure(&self.setup)?;
         (self.say)(&result.to_string());
         self.report.cost = Some(result);
+        Ok(())
+    }
+
+    fn hello_ebpf(&mut self) -> Result<(), BenchError> {
+        let result = self.with_wordpress(ebpf_cost::measure)?;
+        (self.say)(&result.to_string());
+        self.report.hello_ebpf = Some(result);
+        Ok(())
+    }
+
+    fn waits_sum(&mut self) -> Result<(), BenchError> {
+        let result = sum::measure(&self.setup)?;
+        (self.say)(&result.to_string());
+        self.report.waits_sum = Some(result);
         Ok(())
     }
 }
@@ -274,7 +301,7 @@ mod tests {
         let names = |only: &[&str]| {
             choose(&only.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[]).len(), CASES.len() + 6);
+        assert_eq!(names(&[]).len(), CASES.len() + 8);
         assert_eq!(names(&["cpu", "hello-tcp"]), ["hello-tcp", "cpu"]);
     }
 }

@@ -6,6 +6,8 @@
 //! kept as they come and decoded between the rounds, unless they exceed [`MAX_WAITING_BYTES`].
 
 use std::collections::BTreeMap;
+mod sums;
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +31,8 @@ use tokio::sync::oneshot;
 
 use crate::BenchError;
 use crate::stop::Stop;
+
+pub use sums::{CLOSE_NS, FAR_NS, Sums};
 
 /// Largest request, as the OTLP specification recommends to accept.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
@@ -56,6 +60,8 @@ pub struct Received {
     pub by_outcome: BTreeMap<String, u64>,
     /// The counts of `http.server.request.duration` likewise, as they were told last.
     pub durations: BTreeMap<String, u64>,
+    /// Where the time of all requests went.
+    pub sums: Sums,
 }
 
 /// One look at a slow request, as the server tells it.
@@ -145,6 +151,13 @@ impl Sink {
         state.received.clone()
     }
 
+    /// Begins anew to add up times.
+    pub fn forget_sums(&self) {
+        let mut state = self.state.lock();
+        state.decode();
+        state.received.sums = Sums::default();
+    }
+
     /// Waits until `spans` SERVER spans are there, or nothing came for `quiet`.
     ///
     /// # Errors
@@ -225,6 +238,7 @@ impl Received {
             if span.kind() == SpanKind::Server {
                 self.spans += 1;
                 *self.by_outcome.entry(outcome(&span.attributes)).or_default() += 1;
+                self.sums.add(span);
             } else {
                 self.other_spans += 1;
             }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::BenchError;
 
 /// Name and text of every script.
-const SCRIPTS: [(&str, &str); 11] = [
+const SCRIPTS: [(&str, &str); 12] = [
     ("hello.php", include_str!("../php/hello.php")),
     ("page.php", include_str!("../php/page.php")),
     ("cpu.php", include_str!("../php/cpu.php")),
@@ -21,6 +21,7 @@ const SCRIPTS: [(&str, &str); 11] = [
     ("chunks.php", include_str!("../php/chunks.php")),
     ("slow-wait.php", include_str!("../php/slow-wait.php")),
     ("outcome.php", include_str!("../php/outcome.php")),
+    ("waits.php", include_str!("../php/waits.php")),
 ];
 
 /// A folder for everything that a run writes, removed when dropped. The pools' user can read it, which is

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::BenchError;
 use crate::bench::Setup;
-use crate::server::{Server, Side, Spec, Tracing};
+use crate::server::{Ebpf, Server, Side, Spec, Tracing};
 use crate::sink::Sample;
 use crate::stats::Summary;
 
@@ -124,6 +124,7 @@ fn start(side: Side, setup: &Setup<'_>, slow_after_s: Option<u32>, hold: bool) -
         slow_after_s,
         hold,
         more: crate::server::More::default(),
+        ebpf: Ebpf::Auto,
     };
     Server::start(&spec, setup.stop)
 }

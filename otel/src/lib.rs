@@ -8,7 +8,7 @@
 //! This room knows nothing of PHP's memory and nothing of processes; it reads neither
 //! the environment nor files, it is given both as values ([`options`]); but for the
 //! certificates that those name.
-//! Start reading at [`span`], then [`export`].
+//! Start reading at [`span`] and [`wait_span`], then [`export`].
 
 #![forbid(unsafe_code)]
 
@@ -25,3 +25,5 @@ pub mod semconv;
 pub mod slow;
 pub mod span;
 pub mod still_running;
+pub mod times;
+pub mod wait_span;

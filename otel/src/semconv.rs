@@ -35,6 +35,7 @@ pub mod name {
     pub const CODE_FILE_PATH: &str = "code.file.path";
     pub const CODE_LINE_NUMBER: &str = "code.line.number";
     pub const CODE_STACKTRACE: &str = "code.stacktrace";
+    pub const FILE_NAME: &str = "file.name";
     pub const FILE_PATH: &str = "file.path";
     pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
     pub const NETWORK_PEER_PORT: &str = "network.peer.port";
@@ -55,6 +56,32 @@ pub mod name {
     pub const PHP_CPU_USER_TIME: &str = "php.cpu.user_time";
     /// CPU time in the kernel, seconds.
     pub const PHP_CPU_SYSTEM_TIME: &str = "php.cpu.system_time";
+    /// Time on a CPU, seconds.
+    pub const PHP_TIME_ON_CPU: &str = "php.time.on_cpu";
+    /// Time waiting for a CPU, seconds.
+    pub const PHP_TIME_RUNQUEUE: &str = "php.time.runqueue";
+    /// Time blocked, seconds.
+    pub const PHP_TIME_BLOCKED: &str = "php.time.blocked";
+    /// Time blocked for this cause, seconds. All of them sum up to the time blocked.
+    pub const PHP_BLOCKED_NETWORK: &str = "php.blocked.network";
+    /// See [`PHP_BLOCKED_NETWORK`].
+    pub const PHP_BLOCKED_DISK: &str = "php.blocked.disk";
+    /// See [`PHP_BLOCKED_NETWORK`].
+    pub const PHP_BLOCKED_LOCK: &str = "php.blocked.lock";
+    /// See [`PHP_BLOCKED_NETWORK`].
+    pub const PHP_BLOCKED_SLEEP: &str = "php.blocked.sleep";
+    /// See [`PHP_BLOCKED_NETWORK`].
+    pub const PHP_BLOCKED_PIPE: &str = "php.blocked.pipe";
+    /// See [`PHP_BLOCKED_NETWORK`].
+    pub const PHP_BLOCKED_OTHER: &str = "php.blocked.other";
+    /// Times that it blocked, however shortly.
+    pub const PHP_WAITS_COUNT: &str = "php.waits.count";
+    /// The places that waited most, the first the most.
+    pub const PHP_WAITS_TOP: &str = "php.waits.top";
+    /// Waits that were long enough to be told, and of which nothing is known.
+    pub const PHP_WAITS_LOST: &str = "php.waits.lost";
+    /// Waits that are no spans of their own because there are too many.
+    pub const PHP_WAITS_SPANS_DROPPED: &str = "php.waits.spans_dropped";
     /// PHP's peak memory, bytes.
     pub const PHP_MEMORY_PEAK: &str = "php.memory.peak";
     /// Busy time of the worker after the response was complete, seconds.
@@ -93,7 +120,8 @@ pub mod name {
     // The names that belong to it have no dot: an attribute may not be the beginning of
     // another's name (naming.md of the conventions).
     pub const PHP_WAIT: &str = "php.wait";
-    /// The kind of wait: `network`, `pipe`, `file`, `lock`, `sleep`, `child`, `memory`, `other`.
+    /// The kind of wait: of a look `network`, `pipe`, `file`, `lock`, `sleep`, `child`,
+    /// `memory`, `other`; of the kernel's account one of [`crate::times::CAUSE_NAMES`].
     pub const PHP_WAIT_CLASS: &str = "php.wait_class";
     /// How long the worker had waited when the sample was taken, seconds.
     pub const PHP_WAIT_ELAPSED: &str = "php.wait_elapsed";

@@ -10,7 +10,7 @@ mod attributes;
 mod kept;
 mod post_response;
 
-use std::{borrow::Cow, str::FromStr};
+use std::{borrow::Cow, str::FromStr, time::Duration};
 
 use glasspool_abi::record::{ABORTED, Begin, End, FATAL, FINISHED_EARLY, Text};
 use opentelemetry::{
@@ -52,10 +52,14 @@ pub enum Death {
     Exit(i32),
 }
 
+/// Each request has some work after its response. From here on it is told, so that the
+/// parts of its time (`crate::times`) add up.
+const WORTH_TELLING: Duration = Duration::from_micros(50);
+
 /// The span of a request that ended. `slow` are the samples that were taken of it.
 ///
 /// It ends when the response was complete; work after that is the attribute
-/// `php.request.post_response_duration`.
+/// `php.request.post_response_duration`, if PHP asked for it or it is of [`WORTH_TELLING`].
 pub fn server_span(end: &End, facts: &Facts, slow: &[SlowEvent], conventions: &Conventions) -> SpanData {
     let begin = &end.begin;
     let fatal = end.flags & FATAL != 0;
@@ -79,9 +83,9 @@ pub fn server_span(end: &End, facts: &Facts, slow: &[SlowEvent], conventions: &C
         KeyValue::new(name::PHP_CPU_SYSTEM_TIME, seconds(end.cpu_system_ns)),
         KeyValue::new(name::PHP_MEMORY_PEAK, int(end.memory_peak)),
     ]);
-    if end.flags & FINISHED_EARLY != 0 {
-        let after = seconds(end.end_mono_ns.saturating_sub(responded));
-        attributes.push(KeyValue::new(name::PHP_POST_RESPONSE_DURATION, after));
+    let after_ns = end.end_mono_ns.saturating_sub(responded);
+    if end.flags & FINISHED_EARLY != 0 || Duration::from_nanos(after_ns) >= WORTH_TELLING {
+        attributes.push(KeyValue::new(name::PHP_POST_RESPONSE_DURATION, seconds(after_ns)));
     }
     if end.flags & ABORTED != 0 {
         // Not an error by the conventions: the client went away.
@@ -234,7 +238,7 @@ fn responded_mono_ns(end: &End) -> u64 {
 
 /// Wall clock at which a monotonic time of this request was, from the request's own pair
 /// of start times. At least the start, at most what 64 bits of nanoseconds can say.
-fn unix_end(begin: &Begin, mono_ns: u64) -> u64 {
+pub(crate) fn unix_end(begin: &Begin, mono_ns: u64) -> u64 {
     begin
         .start_unix_ns
         .saturating_add(mono_ns.saturating_sub(begin.start_mono_ns))

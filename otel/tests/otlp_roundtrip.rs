@@ -171,6 +171,7 @@ fn end() -> End {
         memory_peak: 4096,
         error_level: 1,
         error_line: 3,
+        times: glasspool_abi::times::Known::Nothing,
     }
 }
 

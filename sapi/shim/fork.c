@@ -1,6 +1,7 @@
-/* fork(2) such that the child is not ours but our supervisor's. */
+/* fork(2) such that the child is not ours but our supervisor's; and forks by others. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -51,4 +52,21 @@ int gp_fork(void)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	errno = error;
 	return worker;
+}
+
+static bool forked;
+
+static void on_fork(void)
+{
+	forked = true;
+}
+
+bool gp_watch_forks(void)
+{
+	return pthread_atfork(NULL, NULL, on_fork) == 0;
+}
+
+bool gp_is_forked(void)
+{
+	return forked;
 }

@@ -110,6 +110,10 @@ bool gp_php_set_ini(const char *name, size_t name_length, const char *value, siz
 /* Forks a worker; 0 in the worker, where SIGQUIT is blocked, its pid in the engine, -1
  * with errno. */
 int gp_fork(void);
+/* In a worker, once: from then on a process that the application forks knows that it is
+ * one. It shares with the worker what is mapped as shared. False if there is no memory. */
+bool gp_watch_forks(void);
+bool gp_is_forked(void);
 /* In a worker, once it is complete: before it dies of SIGSEGV, SIGBUS, SIGABRT, SIGILL
  * or SIGFPE it stores its two VM registers in words[1] and words[2] and the signal in
  * words[0], rings the doorbell, and waits for SIGCONT, so long at most. The words and

@@ -122,6 +122,8 @@ unsafe extern "C" {
     ) -> bool;
     fn gp_php_request(request: *const GpRequest, outcome: *mut GpOutcome);
     safe fn gp_fork() -> c_int;
+    safe fn gp_watch_forks() -> bool;
+    safe fn gp_is_forked() -> bool;
     fn gp_php_exists(path: *const c_char) -> bool;
     fn gp_php_about(what: c_int, fd: c_int) -> bool;
     fn gp_catch_crashes(
@@ -231,6 +233,16 @@ pub(crate) fn fork_worker() -> io::Result<Forked> {
         pid if pid > 0 => Ok(Forked::Engine(pid)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// In a worker, once: from now on [`is_forked`] tells; false if there is no memory.
+pub(crate) fn watch_forks() -> bool {
+    gp_watch_forks()
+}
+
+/// Whether this process was forked by the application of a worker, and is none itself.
+pub(crate) fn is_forked() -> bool {
+    gp_is_forked()
 }
 
 /// In a worker: lets PHP take over the signal handlers that are installed now.

@@ -102,6 +102,9 @@ enum Command {
     /// The observer's process; started by the supervisor
     #[command(hide = true)]
     Observer,
+    /// Loads the kernel programs; started by the supervisor
+    #[command(hide = true)]
+    Loader,
     /// The HTTP front's process; started by the supervisor
     #[command(hide = true)]
     Front(FrontArguments),
@@ -196,6 +199,7 @@ pub fn run(call: Call, say: impl Fn(&str) + 'static) -> Result<ExitCode, Failure
         Some(Command::Trace(arguments)) => trace::trace(arguments, say),
         Some(Command::Completion(completion)) => Ok(completion::print(&completion, say)),
         Some(Command::Observer) => Ok(roles::observer()),
+        Some(Command::Loader) => Ok(roles::loader()),
         Some(Command::Front(front)) => roles::front(front),
     }
 }

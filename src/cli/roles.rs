@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::front::{self, FrontOptions};
-use crate::observer;
+use crate::{loader, observer};
 
 /// What the front serves; its listening socket is standard input.
 #[derive(Debug, Args)]
@@ -27,6 +27,11 @@ pub struct FrontArguments {
 pub(super) fn observer() -> ExitCode {
     take_name();
     observer::main()
+}
+
+pub(super) fn loader() -> ExitCode {
+    take_name();
+    loader::main()
 }
 
 pub(super) fn front(arguments: FrontArguments) -> Result<ExitCode, Failure> {

@@ -42,8 +42,8 @@ pub use effective::{
 pub use error::{BadValue, ConfigError, Fault, Nearest, Place, PoolFault, Shown};
 pub use failure::LoadFailure;
 pub use overlay::{
-    AccessForm, DEFAULT_QUEUE_BYTES, Exporter, LogForm, Logs, Metrics, Observer, Otel, Overlay, Php,
-    PoolOverlay, PoolRule, PoolTrace, Protocol, Sampler, Secret, Slow, Trace, scrape_host,
+    AccessForm, DEFAULT_QUEUE_BYTES, Ebpf, EbpfMode, Exporter, LogForm, Logs, Metrics, Observer, Otel,
+    Overlay, Php, PoolOverlay, PoolRule, PoolTrace, Protocol, Sampler, Secret, Slow, Trace, scrape_host,
 };
 
 /// The name under which the overlay is looked for beside php-fpm.conf.

@@ -45,6 +45,8 @@ const WAITS_EXAMPLES: &str = "\
 Examples:
   glasspool waits www             where a pool's time goes that no CPU gets, for ten seconds
   glasspool waits 4182 --seconds 60
+  glasspool waits www --format flamegraph -o www-waits.svg     the stacks that wait, and what for
+  glasspool waits all --format collapsed -o all.folded
 The kernel tells each wait of a millisecond and longer: the line of PHP, what for, and with
 whom; no process is stopped. Needs root, or CAP_BPF and CAP_PERFMON; and CAP_SYS_PTRACE to find
 PHP in the processes of others. Ctrl-C ends it early and shows what there is.
@@ -159,6 +161,24 @@ pub struct WaitsArguments {
     /// How long
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
+    /// Where it goes; `-` is standard output, which is the default
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What it is
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: WaitsFormat,
+}
+
+/// What waits are shown as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitsFormat {
+    /// A line for each place that waits, the most time first
+    Table,
+    /// A picture to look around in with a browser (SVG)
+    Flamegraph,
+    /// A line for each stack: its frames, outermost first, what it waits for, and microseconds
+    #[value(alias = "folded")]
+    Collapsed,
 }
 
 /// A whole number with `ms` or `s`, from 50 ms to an hour.
@@ -238,7 +258,7 @@ mod tests {
             parse(command).unwrap_or_else(|e| panic!("{command}: {e}"));
             seen += 1;
         }
-        assert_eq!(seen, 13);
+        assert_eq!(seen, 15);
     }
 
     #[test]
@@ -254,6 +274,7 @@ mod tests {
             "top --interval 10ms",
             "waits",
             "waits www --seconds 0",
+            "waits www --format pprof",
             "top --interval 500",
             "top --interval -1s",
         ] {

@@ -13,6 +13,8 @@ pub(super) struct Counters {
     pub(super) still_running: u64,
     /// Spans of work after a response, handed over as well.
     pub(super) post_response: u64,
+    /// Spans of waits handed to the pipeline, which are none of the above.
+    pub(super) wait_spans: u64,
     /// Requests that ended and were neither sampled nor slow, failed or aborted.
     pub(super) unsampled: u64,
     /// Connections that failed before they became requests.
@@ -38,6 +40,8 @@ pub(super) struct Samples {
     pub(super) stopped: u64,
     /// Frames are missing.
     pub(super) partial: u64,
+    /// The stack could not be read, and the kernel programs had noted it.
+    pub(super) noted: u64,
     /// The stack could not be read.
     pub(super) failed: u64,
     /// The request was over before the look was.
@@ -55,6 +59,7 @@ impl Counters {
             ("records overwritten in the rings", self.lost),
             ("garbled records", self.garbled),
             ("spans not delivered", delivery.spans.lost()),
+            ("spans of waits not delivered", delivery.waits.lost()),
             ("log records not delivered", delivery.logs.lost()),
             ("slow requests whose stack could not be read", self.samples.failed),
             ("looks beyond the budget", self.samples.skipped),

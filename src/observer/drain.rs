@@ -10,6 +10,7 @@ use super::report::Report;
 use super::scoreboard::{Pool, Requests, Worker};
 use super::slow::Held;
 use super::text::Plain;
+use super::waits::Waits;
 use crate::logs::ErrorLog;
 
 /// What an end record is worth.
@@ -34,14 +35,21 @@ fn fate(peek: &Peek, slow: bool) -> Fate {
     }
 }
 
+/// What reading slots needs and fills.
+pub(super) struct Turn<'a> {
+    pub(super) report: &'a mut Report,
+    pub(super) waits: &'a mut Waits,
+    pub(super) log: &'a ErrorLog,
+    /// Monotonic, nanoseconds.
+    pub(super) now: u64,
+}
+
 /// Reads all end records that are new in the worker's slot.
 pub(super) fn drain(
     worker: &mut Worker,
     pool: &mut Pool,
-    report: &mut Report,
-    log: &ErrorLog,
+    turn: &mut Turn<'_>,
     buffer: &mut Vec<u8>,
-    now: u64,
 ) -> Drained {
     let Worker {
         slot,
@@ -51,14 +59,15 @@ pub(super) fn drain(
     } = worker;
     let mut nonsense = 0;
     let found = slot.drain(cursor, buffer, |record| {
-        if requests.on_record(record, pool, report, log, now).is_none() {
+        if requests.on_record(record, pool, turn).is_none() {
             nonsense += 1;
         }
     });
     nonsense += u64::from(found.garbled);
+    let Turn { report, log, now, .. } = turn;
     if nonsense > 0 {
         report.counters.garbled += nonsense;
-        if worker.garbled.pass(now).is_some() {
+        if worker.garbled.pass(*now).is_some() {
             log.warning(format_args!(
                 "[pool {}] child {}: its slot makes no sense; requests may be missing in traces",
                 pool.rules.pool, worker.process.pid
@@ -72,17 +81,16 @@ pub(super) fn drain(
 
 impl Requests {
     /// One end record; `None` if it is none.
-    fn on_record(
-        &mut self,
-        record: &[u8],
-        pool: &mut Pool,
-        report: &mut Report,
-        log: &ErrorLog,
-        now: u64,
-    ) -> Option<()> {
+    fn on_record(&mut self, record: &[u8], pool: &mut Pool, turn: &mut Turn<'_>) -> Option<()> {
+        let Turn {
+            report,
+            waits,
+            log,
+            now,
+        } = turn;
         let peek = End::peek(record)?;
         if peek.flags & LINE != 0 {
-            return self.on_logged(record, pool, report, now);
+            return self.on_logged(record, pool, report, *now);
         }
         let over = self
             .limit
@@ -101,7 +109,7 @@ impl Requests {
             Fate::Incident => {
                 report.counters.incidents += 1;
                 let end = End::decode(record)?;
-                let Some(held_back) = pool.incidents.pass(now) else {
+                let Some(held_back) = pool.incidents.pass(*now) else {
                     report.counters.incidents_unlogged += 1;
                     return Some(());
                 };
@@ -118,14 +126,19 @@ impl Requests {
                 ));
                 return Some(());
             }
-            Fate::Count => report.counters.unsampled += 1,
+            Fate::Count => {
+                report.counters.unsampled += 1;
+                waits.skip(self.worker, peek.number);
+            }
             Fate::Export(priority) => {
+                let end = End::decode(record)?;
                 let held = Held {
-                    end: End::decode(record)?,
+                    waits: waits.take(self.worker, peek.number, &end.times),
+                    end,
                     priority,
                 };
                 if let Some((held, samples)) = self.cases.ended(held) {
-                    report.request(&held.end, &self.facts, &samples, held.priority);
+                    report.request(&held, &self.facts, &samples);
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use glasspool_abi::WorkerId;
 use glasspool_probes::native::{Modules, Natives, Unwinder};
@@ -10,10 +11,12 @@ use glasspool_probes::process::has_exited;
 use glasspool_probes::rights::Rights;
 use glasspool_probes::sample::{Options, SampleError, Stop, Target};
 use glasspool_probes::{Arguments, Sample, sample, sample_with_native};
+use glasspool_waits::Wait;
 
 use super::ladder::Ladder;
 use super::monotonic_ns;
 use super::sampler::{Newcomer, Order, Process, Why};
+use super::waits::Sight;
 use crate::logs::ErrorLog;
 
 /// Frames read beyond those shown, to find the caller of the last one.
@@ -30,6 +33,8 @@ pub(super) struct Eyes {
     modules: Modules,
     unwinders: HashMap<WorkerId, Unwinder>,
     ladder: Ladder,
+    /// What the kernel programs know, which run or do not.
+    sight: Option<Arc<dyn Sight>>,
     /// When the rights of each pool's workers were tried, monotonic nanoseconds.
     tried: HashMap<String, u64>,
 }
@@ -44,11 +49,12 @@ pub(super) enum NoSample {
 }
 
 impl Eyes {
-    pub(super) fn new(ladder: Ladder) -> Eyes {
+    pub(super) fn new(ladder: Ladder, sight: Option<Arc<dyn Sight>>) -> Eyes {
         Eyes {
             modules: Modules::new(),
             unwinders: HashMap::new(),
             ladder,
+            sight,
             tried: HashMap::new(),
         }
     }
@@ -74,6 +80,17 @@ impl Eyes {
             Why::Crashed(crash) => (Some(crash.registers), false),
         };
         self.sample(order.worker, &order.process, &options, saved, with_native)
+    }
+
+    /// The wait of the request that has gone on since before `since_ns` of the monotonic
+    /// clock, as the kernel programs know it. Needs no right, and touches no process.
+    pub(super) fn noted(&self, order: &Order, since_ns: u64) -> Option<Wait> {
+        // What a worker in its crash handler waits for is us.
+        if matches!(order.why, Why::Crashed(_)) {
+            return None;
+        }
+        let wait = self.sight.as_ref()?.going_on(order.process.pidfd.as_fd())?;
+        (wait.request == order.number && wait.began_ns <= since_ns).then_some(wait)
     }
 
     fn sample(

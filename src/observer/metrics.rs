@@ -13,6 +13,7 @@ pub(super) mod scrape;
 mod series;
 mod snapshot;
 mod supervised;
+mod times;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,14 +21,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use glasspool_abi::control::{Ended, Scraped};
 use glasspool_abi::record::{Begin, End, FATAL, Peek, Text};
+use glasspool_abi::times::Known;
 use glasspool_otel::metrics::{Exemplar, Histogram};
 use glasspool_otel::options::{ExemplarFilter, ExporterKind, Options};
+use glasspool_otel::times::Spent;
 
 use self::own::Memory;
 use self::scrape::LastScrape;
 use self::series::{Failure, Methods, Series};
 pub(super) use self::snapshot::Surroundings;
 pub(super) use self::supervised::Supervised;
+use self::times::Spendings;
 
 /// Series of durations per pool; a worker that invents status codes fills this and no
 /// more. The rest shares one (specification/metrics/sdk.md, "Cardinality limits").
@@ -69,6 +73,7 @@ struct PoolFigures {
     saturations: u64,
     /// Lines of its workers that were told, and that were dropped.
     lines: [u64; 2],
+    spendings: Spendings,
     /// Kinds of requests that were under way in an earlier snapshot: they are told with
     /// zero when there are none, or else their last figure would stand for ever.
     active: BTreeMap<Series, i64>,
@@ -119,6 +124,8 @@ impl Metrics {
             trace_id,
             span_id,
         });
+        let times = End::peek_times(record);
+        let spent = times.and_then(|(times, cpu_ns)| Spent::new(&times, peek.busy_ns, cpu_ns));
         let figures = self.pool(pool);
         figures.record(series, peek.responded_ns, exemplar);
         for (total, ns) in figures
@@ -128,10 +135,13 @@ impl Metrics {
         {
             *total = total.saturating_add(ns);
         }
+        if let Some(spent) = spent {
+            figures.spendings.add(&spent, peek.busy_ns);
+        }
     }
 
     /// A worker has ended before its request did.
-    pub(super) fn killed(&mut self, pool: &str, begin: &Begin, ended: Ended, mono_ns: u64) {
+    pub(super) fn killed(&mut self, pool: &str, begin: &Begin, ended: Ended, mono_ns: u64, times: &Known) {
         let failure = match ended {
             Ended::Killed { signal, .. } => Failure::Signal(signal),
             Ended::Exited(_) => Failure::Exit,
@@ -148,6 +158,9 @@ impl Metrics {
         let pool = self.pool(pool);
         pool.killed += 1;
         pool.record(series, ns, exemplar);
+        if let Some(spent) = Spent::new(times, ns, 0) {
+            pool.spendings.add(&spent, ns);
+        }
     }
 
     /// A worker has ended.

@@ -18,6 +18,7 @@ mod counters;
 mod desk;
 mod diagnostics;
 mod drain;
+mod ending;
 mod eyes;
 mod history;
 mod ladder;
@@ -47,6 +48,7 @@ mod testing;
 mod tests;
 mod text;
 mod throttle;
+mod waits;
 
 use std::io;
 use std::process::ExitCode;

@@ -11,6 +11,10 @@ use rustix::thread::{
 
 /// The one capability that is kept where it was there.
 const KEPT: CapabilitySet = CapabilitySet::SYS_PTRACE;
+/// What a supervisor that is not root may have been granted to load the kernel's programs,
+/// and hands on as ambient capabilities. Others stay: who looks at a process must have all
+/// that it has (`cap_ptrace_access_check` in the kernel's security/commoncap.c).
+const FOR_LOADING: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
 
 /// What this process may do from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,14 @@ pub(super) struct PrivilegeError {
 /// Capabilities belong to threads (capabilities(7)): called before there are others, so
 /// that all inherit what is left.
 pub(super) fn give_up(identity: Option<&Identity>) -> Result<Rights, PrivilegeError> {
+    let own = |step| {
+        move |source: rustix::io::Errno| PrivilegeError {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            step,
+            source: source.into(),
+        }
+    };
     if let Some(identity) = identity.filter(|_| nix::unistd::geteuid().is_root()) {
         let failed = |step| {
             let Identity { uid, gid, .. } = *identity;
@@ -61,14 +73,17 @@ pub(super) fn give_up(identity: Option<&Identity>) -> Result<Rights, PrivilegeEr
             }
         };
         drop_to(identity, &failed)?;
+    } else if !nix::unistd::geteuid().is_root() {
+        let had = capabilities(None).map_err(own("capget"))?;
+        let sets = CapabilitySets {
+            effective: had.effective - FOR_LOADING,
+            permitted: had.permitted - FOR_LOADING,
+            inheritable: had.inheritable - FOR_LOADING,
+        };
+        set_capabilities(None, sets).map_err(own("capset"))?;
     }
     // Nothing is executed from here on, so this can only take away.
-    set_no_new_privs(true).map_err(|e| PrivilegeError {
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
-        step: "prctl(PR_SET_NO_NEW_PRIVS)",
-        source: e.into(),
-    })?;
+    set_no_new_privs(true).map_err(own("prctl(PR_SET_NO_NEW_PRIVS)"))?;
     let may_stop = capabilities(None).is_ok_and(|sets| sets.effective.contains(KEPT));
     Ok(Rights {
         uid: nix::unistd::geteuid().as_raw(),

@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 
 use glasspool_abi::control::{
-    Channel, ChannelError, FromObserver, ObserverStart, PoolView, ToObserver, WorkerView,
+    Channel, ChannelError, FromObserver, ObserverStart, PoolView, ToObserver, WaitPrograms, WorkerView,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -50,6 +50,17 @@ pub(super) struct Start {
     pub(super) doorbell: OwnedFd,
     /// Where metrics are fetched.
     pub(super) scrapes: Option<OwnedFd>,
+    /// If the kernel programs run.
+    pub(super) waits: Option<Parts>,
+}
+
+/// What is needed of the kernel programs.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) ring: OwnedFd,
+    pub(super) workers: OwnedFd,
+    pub(super) pages: OwnedFd,
+    pub(super) counts: OwnedFd,
 }
 
 /// Why there is no next message.
@@ -122,6 +133,15 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
                 .is_some()
                 .then(|| need("the socket for metrics"))
                 .transpose()?,
+            waits: match start.waits {
+                WaitPrograms::Running { .. } => Some(Parts {
+                    ring: need("the ring of waits")?,
+                    workers: need("the map of workers")?,
+                    pages: need("the map of pages")?,
+                    counts: need("the map of counts")?,
+                }),
+                WaitPrograms::NotWanted | WaitPrograms::Refused { .. } => None,
+            },
             start: *start,
         })),
         ToObserver::Pool(view) => Input::Pool {
@@ -174,7 +194,40 @@ mod tests {
             born_mono_ns: 0,
             slot_bytes: 3,
             cursor: 0,
+            times_page: None,
         })
+    }
+
+    #[tokio::test]
+    async fn an_observer_with_kernel_programs_needs_all_their_parts() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let inbox = Inbox::new(ours).unwrap();
+        let fd = eventfd(0, EventfdFlags::empty()).unwrap();
+        let start = |waits| {
+            ToObserver::Start(Box::new(ObserverStart {
+                waits,
+                ..super::super::testing::start()
+            }))
+        };
+        let running = || WaitPrograms::Running { pages: 1 };
+        theirs.send(&start(running()), &[fd.as_fd(); 5]).unwrap();
+        let useless = inbox.next().await.unwrap_err().to_string();
+        assert!(
+            useless.ends_with("without that of the map of counts"),
+            "{useless}"
+        );
+        theirs.send(&start(running()), &[fd.as_fd(); 6]).unwrap();
+        let Input::Start(whole) = inbox.next().await.unwrap() else {
+            panic!("it is the start")
+        };
+        assert!(whole.waits.is_some());
+        theirs
+            .send(&start(WaitPrograms::NotWanted), &[fd.as_fd(); 2])
+            .unwrap();
+        let Input::Start(without) = inbox.next().await.unwrap() else {
+            panic!("it is the start")
+        };
+        assert!(without.waits.is_none());
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use glasspool_abi::control::{Ended, ObserverStart};
-use glasspool_abi::record::{Begin, End};
+use glasspool_abi::record::Begin;
 use glasspool_abi::slot::InFlight;
 use glasspool_abi::zend::PhpBuild;
 use glasspool_otel::export::{Pipeline, PipelineError, Terminal};
@@ -18,6 +18,7 @@ use glasspool_otel::resource::{Runtime, random_instance_id, resource};
 use glasspool_otel::saturation::Saturation;
 use glasspool_otel::slow::SlowEvent;
 use glasspool_otel::span::{Death, Facts, Kept, killed_span, post_response_span, server_span};
+use glasspool_otel::wait_span::{Account, SpanData, tell};
 
 use super::counters::Counters;
 use super::history::History;
@@ -28,7 +29,9 @@ use super::outputs::Outputs;
 use super::sampler::Seen;
 use super::scoreboard::Scoreboard;
 use super::sighting::{Look, signal_name};
+use super::slow::Held;
 use super::surroundings;
+use super::waits::Waits;
 use crate::logs::ErrorLog;
 
 /// Memory of a small span, to give the queue's bound in items a size that leaves the
@@ -121,7 +124,8 @@ impl Report {
     }
 
     /// A request has ended.
-    pub(super) fn request(&mut self, end: &End, facts: &Facts, samples: &[SlowEvent], priority: Priority) {
+    pub(super) fn request(&mut self, held: &Held, facts: &Facts, samples: &[SlowEvent]) {
+        let end = &held.end;
         if !has_ids(&end.begin) {
             self.counters.garbled += 1;
             return;
@@ -129,12 +133,18 @@ impl Report {
         self.counters.spans += 1;
         if self.pipeline.takes_spans() {
             let mut span = server_span(end, facts, self.on_span(samples), &self.options.conventions);
-            let kept = Kept::why(end, priority == Priority::Urgent);
+            let kept = Kept::why(end, held.priority == Priority::Urgent);
             span.attributes.extend(kept.map(Kept::attribute));
-            self.pipeline.push_span(span, priority);
+            let account = Account {
+                times: &end.times,
+                end_mono_ns: end.end_mono_ns,
+                cpu_ns: end.cpu_user_ns.saturating_add(end.cpu_system_ns),
+                waits: &held.waits,
+            };
+            self.push(span, &end.begin, facts, &account, held.priority);
             if let Some(after) = post_response_span(end, facts) {
                 self.counters.post_response += 1;
-                self.pipeline.push_span(after, priority);
+                self.pipeline.push_span(after, held.priority);
             }
         }
     }
@@ -145,21 +155,40 @@ impl Report {
         begin: &Begin,
         facts: &Facts,
         ended: Ended,
-        mono_ns: u64,
+        account: &Account<'_>,
         samples: &[SlowEvent],
     ) {
+        let died_ns = account.end_mono_ns;
         if !has_ids(begin) {
             self.counters.garbled += 1;
             return;
         }
         self.counters.spans += 1;
         self.counters.killed += 1;
-        self.metrics.killed(&facts.pool, begin, ended, mono_ns);
-        self.history.killed(begin, facts, ended, mono_ns);
+        self.metrics
+            .killed(&facts.pool, begin, ended, died_ns, account.times);
+        self.history.killed(begin, facts, ended, died_ns);
         if self.pipeline.takes_spans() {
             let (death, samples) = (death(ended), self.on_span(samples));
-            let span = killed_span(begin, facts, &death, mono_ns, samples, &self.options.conventions);
-            self.pipeline.push_span(span, Priority::Urgent);
+            let span = killed_span(begin, facts, &death, died_ns, samples, &self.options.conventions);
+            self.push(span, begin, facts, account, Priority::Urgent);
+        }
+    }
+
+    /// A request's span, with where its time went, and the spans of its waits.
+    fn push(
+        &mut self,
+        mut span: SpanData,
+        begin: &Begin,
+        facts: &Facts,
+        account: &Account<'_>,
+        priority: Priority,
+    ) {
+        let waits = tell(&mut span, begin, facts, account);
+        self.pipeline.push_span(span, priority);
+        self.counters.wait_spans += waits.len() as u64;
+        for wait in waits {
+            self.pipeline.push_wait(wait, priority);
         }
     }
 
@@ -171,6 +200,7 @@ impl Report {
             Look::Checked => &mut samples.checked,
             Look::Stopped => &mut samples.stopped,
             Look::Partial => &mut samples.partial,
+            Look::Noted => &mut samples.noted,
             Look::Failed => &mut samples.failed,
         } += 1;
     }
@@ -212,34 +242,35 @@ impl Report {
     }
 
     /// Sends the figures of now, if it is time for that at `now` (monotonic nanoseconds).
-    pub(super) fn tell_metrics(&mut self, board: &Scoreboard, now: u64) {
+    pub(super) fn tell_metrics(&mut self, board: &Scoreboard, waits: &Waits, now: u64) {
         if self.pipeline.takes_metrics() && self.metrics.is_due(now) {
-            let snapshot = self.snapshot(board);
+            let snapshot = self.snapshot(board, waits);
             self.pipeline.push_metrics(snapshot);
         }
     }
 
     /// The figures of now, or of a moment ago, for whoever fetches them.
-    pub(super) fn scrape(&mut self, board: &Scoreboard) -> Arc<Scrape> {
+    pub(super) fn scrape(&mut self, board: &Scoreboard, waits: &Waits) -> Arc<Scrape> {
         if let Some(recent) = self.metrics.recent_scrape() {
             return recent;
         }
-        let snapshot = self.snapshot(board);
+        let snapshot = self.snapshot(board, waits);
         let resource = resource(&self.options, &self.runtime);
         self.metrics.new_scrape(snapshot, resource)
     }
 
-    fn snapshot(&mut self, board: &Scoreboard) -> Snapshot {
+    fn snapshot(&mut self, board: &Scoreboard, waits: &Waits) -> Snapshot {
         let around = Surroundings {
             ladder: self.rights(),
             counters: &self.counters,
             delivery: self.pipeline.counters(),
             waiting: self.pipeline.waiting_bytes(),
         };
-        self.metrics.snapshot(board, &around)
+        self.metrics.snapshot(board, waits, &around)
     }
 
-    /// How many spans are on their way.
+    /// How many requests' spans are on their way. Those of waits are not among them, so that
+    /// spans and requests can be compared.
     pub(super) fn in_flight(&self) -> InFlight {
         if !self.pipeline.takes_spans() {
             return InFlight::default();

@@ -17,6 +17,7 @@ use super::metrics::endpoint::{Endpoint, Question};
 use super::protocol::{Inbox, Input, ProtocolError, Start};
 use super::sampler::{Answer, Sampler};
 use super::state::{Observer, Tick};
+use super::waits::Waits;
 use super::{monotonic_ns, privileges};
 use crate::logs::ErrorLog;
 use crate::readiness;
@@ -58,11 +59,11 @@ pub(super) async fn run(channel: Channel, log: &ErrorLog) -> Result<(), StartErr
             let Parts {
                 mut observer,
                 mut answers,
-                doorbell,
+                bells,
                 scrapes,
             } = parts;
             // Ends with it: whoever fetches metrics from then on waits for a successor.
-            let within = watch(&inbox, &mut observer, &mut answers, &doorbell, scrapes, log).await;
+            let within = watch(&inbox, &mut observer, &mut answers, &bells, scrapes, log).await;
             observer.finish(answers, within).await;
             Ok(())
         }
@@ -91,7 +92,7 @@ async fn first(inbox: &Inbox, log: &ErrorLog) -> Result<Box<Start>, ProtocolErro
 struct Parts {
     observer: Observer,
     answers: mpsc::Receiver<Answer>,
-    doorbell: Doorbell,
+    bells: Bells,
     scrapes: Option<Scrapes>,
 }
 
@@ -105,6 +106,7 @@ fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
         cursors,
         doorbell,
         scrapes,
+        waits,
     } = start;
     // First of all, while there is but one thread.
     let rights = privileges::give_up(start.identity.as_ref())?;
@@ -118,17 +120,21 @@ fn set_up(start: Start, log: &ErrorLog) -> Result<Parts, StartError> {
     let doorbell = Doorbell::new(doorbell).map_err(system("wait on the doorbell"))?;
     let scrapes = scrapes.map(Endpoint::start).transpose();
     let scrapes = scrapes.map_err(system("wait on the socket for metrics"))?;
-    let (sampler, answers) = Sampler::start(log.clone()).map_err(system("start the sampler's thread"))?;
+    let waits = Waits::new(&start, waits, log);
+    let ring = waits.ring().and_then(|ring| ring.map(Ring::new).transpose());
+    let ring = ring.map_err(system("wait on the ring of waits"))?;
+    let (sampler, answers) =
+        Sampler::start(log.clone(), waits.sight()).map_err(system("start the sampler's thread"))?;
     let colours = start.colour;
     let terminal = Box::new(move || Terminal {
         out: Box::new(std::io::stdout()),
         colours,
     });
-    let observer = Observer::new(&start, cursors, sampler, terminal, log.clone());
+    let observer = Observer::new(&start, cursors, sampler, waits, terminal, log.clone());
     Ok(Parts {
         observer,
         answers,
-        doorbell,
+        bells: Bells { doorbell, ring },
         scrapes,
     })
 }
@@ -139,7 +145,7 @@ async fn watch(
     inbox: &Inbox,
     observer: &mut Observer,
     answers: &mut mpsc::Receiver<Answer>,
-    doorbell: &Doorbell,
+    bells: &Bells,
     scrapes: Option<Scrapes>,
     log: &ErrorLog,
 ) -> Duration {
@@ -161,10 +167,10 @@ async fn watch(
             Some(answer) = answers.recv() => observer.on_answer(answer),
             Some(question) = asked(&mut questions) => {
                 // An error is that nobody waits for it any more.
-                drop(question.send(observer.report.scrape(&observer.board)));
+                drop(question.send(observer.report.scrape(&observer.board, &observer.waits)));
             }
             // Not listened to until the turn it asked for has come: a worker may ring on and on.
-            () = doorbell.rung(), if next > last + LEAST_PACE => next = last + LEAST_PACE,
+            () = bells.rung(), if next > last + LEAST_PACE => next = last + LEAST_PACE,
             () = sleep_until(next) => {
                 let now = monotonic_ns();
                 let tick = observer.tick(now);
@@ -202,6 +208,44 @@ impl Pace {
         to_deadline
             .map_or(self.0, |wait| wait.min(self.0))
             .max(LEAST_PACE)
+    }
+}
+
+/// What asks for a turn before its time.
+#[derive(Debug)]
+struct Bells {
+    doorbell: Doorbell,
+    ring: Option<Ring>,
+}
+
+impl Bells {
+    async fn rung(&self) {
+        match &self.ring {
+            Some(ring) => tokio::select! {
+                () = self.doorbell.rung() => {},
+                () = ring.filled() => {},
+            },
+            None => self.doorbell.rung().await,
+        }
+    }
+}
+
+/// The ring of waits, which the kernel says is readable when it is a quarter full.
+#[derive(Debug)]
+struct Ring(AsyncFd<OwnedFd>);
+
+impl Ring {
+    fn new(fd: OwnedFd) -> std::io::Result<Ring> {
+        Ok(Ring(readiness::ready(fd, Interest::READABLE)?))
+    }
+
+    /// Returns when it has been said. The turn that follows reads the ring.
+    async fn filled(&self) {
+        match self.0.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            // Only possible while the runtime ends.
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 

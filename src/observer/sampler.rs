@@ -27,6 +27,7 @@ use super::eyes::{Eyes, NoSample};
 use super::ladder::Ladder;
 use super::monotonic_ns;
 use super::sighting::{self, Look};
+use super::waits::{Sight, words};
 use crate::logs::ErrorLog;
 
 /// Orders waiting at most. More are put off by whoever wants them.
@@ -130,14 +131,18 @@ pub(super) struct Sampler {
 
 impl Sampler {
     /// Starts the thread.
-    pub(super) fn start(log: ErrorLog) -> io::Result<(Sampler, mpsc::Receiver<Answer>)> {
+    /// `sight` is that of the kernel programs.
+    pub(super) fn start(
+        log: ErrorLog,
+        sight: Option<Arc<dyn Sight>>,
+    ) -> io::Result<(Sampler, mpsc::Receiver<Answer>)> {
         let (tasks, waiting) = sync_channel(WAITING);
         let (answers, answered) = mpsc::channel(WAITING);
         let ladder = Ladder::default();
         let views = ladder.clone();
         std::thread::Builder::new()
             .name("sampler".to_owned())
-            .spawn(move || run(&waiting, &answers, &log, views))?;
+            .spawn(move || run(&waiting, &answers, &log, Eyes::new(views, sight)))?;
         Ok((Sampler { tasks, ladder }, answered))
     }
 
@@ -172,8 +177,7 @@ impl Process {
     }
 }
 
-fn run(tasks: &Receiver<Task>, answers: &mpsc::Sender<Answer>, log: &ErrorLog, ladder: Ladder) {
-    let mut eyes = Eyes::new(ladder);
+fn run(tasks: &Receiver<Task>, answers: &mpsc::Sender<Answer>, log: &ErrorLog, mut eyes: Eyes) {
     let mut announcer = Announcer::new(log.clone());
     while let Some(task) = next(tasks, &mut announcer) {
         let order = match task {
@@ -239,23 +243,39 @@ fn look(order: &Order, eyes: &mut Eyes) -> Option<(Seen, Option<Vec<Frame>>)> {
             .is_some_and(|now| now.number == order.number)
     };
     let begin = order.slot.read_begin().filter(same).filter(|_| is_under_way())?;
-    let age = Duration::from_nanos(monotonic_ns().saturating_sub(begin.start_mono_ns));
-    let taken = eyes.take(order);
+    let looked_ns = monotonic_ns();
+    let age = Duration::from_nanos(looked_ns.saturating_sub(begin.start_mono_ns));
+    let mut taken = eyes.take(order);
+    let noted = eyes.noted(order, looked_ns);
     // What was read belongs to this request only if it has been under way all the time.
     order.slot.read_begin().filter(same).filter(|_| is_under_way())?;
-    match taken {
+    if let (Ok(sample), Some(_)) = (&mut taken, &noted)
+        && let Some(wait) = &mut sample.wait
+    {
+        // It is known now.
+        wait.missing.clear();
+    }
+    let (mut event, mut look, mut frames) = match taken {
         Ok(sample) => {
             let (event, look) = sighting::event(&begin, age, order.why, &sample, order.rules.depth);
-            Some((Seen { begin, event, look }, Some(sample.stack.frames)))
+            (event, look, Some(sample.stack.frames))
         }
-        Err(NoSample::Gone) => None,
+        Err(NoSample::Gone) => return None,
         Err(NoSample::Because(reason)) => {
             let event = SlowEvent {
                 cause: sighting::cause(order.why),
                 ..sighting::failed(&begin, age, &reason)
             };
-            let look = Look::Failed;
-            Some((Seen { begin, event, look }, None))
+            (event, Look::Failed, None)
+        }
+    };
+    if let Some(wait) = noted {
+        words::complete(&mut event, &wait, looked_ns, age);
+        if event.stacktrace.is_empty()
+            && let Some(known) = words::complete_stack(&mut event, &wait, order.rules.depth)
+        {
+            (look, frames) = (Look::Noted, Some(known));
         }
     }
+    Some((Seen { begin, event, look }, frames))
 }

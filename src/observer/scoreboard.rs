@@ -53,6 +53,8 @@ pub(super) struct Worker {
     pub(super) cursor: Cursor,
     /// Its entry in the cursor table.
     pub(super) entry: usize,
+    /// Its page in the kernel programs' map, if they watch it.
+    pub(super) page: Option<u32>,
     pub(super) process: Arc<Process>,
     pub(super) requests: Requests,
     pub(super) garbled: Throttle,
@@ -63,6 +65,7 @@ pub(super) struct Worker {
 /// What is known of a worker's requests beyond its slot.
 #[derive(Debug)]
 pub(super) struct Requests {
+    pub(super) worker: WorkerId,
     pub(super) facts: Facts,
     pub(super) limit: Option<Duration>,
     pub(super) cases: Cases,
@@ -196,6 +199,7 @@ impl Scoreboard {
             slot: Arc::new(slot),
             cursor: self.cursors.load(entry),
             entry,
+            page: view.times_page,
             process: Arc::new(Process {
                 pid: view.pid,
                 pidfd,
@@ -204,6 +208,7 @@ impl Scoreboard {
                 php: Arc::clone(php),
             }),
             requests: Requests {
+                worker: view.worker,
                 facts,
                 limit: pool.rules.after,
                 cases: Cases::default(),

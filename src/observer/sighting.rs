@@ -19,6 +19,8 @@ pub(super) enum Look {
     Checked,
     Stopped,
     Partial,
+    /// The kernel programs knew it; the reader did not.
+    Noted,
     Failed,
 }
 
@@ -107,7 +109,7 @@ fn bare(begin: &Begin, age: Duration, how: String, cost: Duration) -> SlowEvent 
 
 /// As PHP itself prints a stack (`Exception::getTraceAsString`): file and line are those
 /// of the call.
-fn stacktrace(frames: &[Frame], depth: usize) -> String {
+pub(super) fn stacktrace(frames: &[Frame], depth: usize) -> String {
     let mut text = String::new();
     for (index, frame) in frames.iter().enumerate().take(depth) {
         let separator = if index == 0 { "" } else { "\n" };

@@ -12,6 +12,7 @@ use glasspool_abi::record::End;
 use glasspool_abi::slot::InProgress;
 use glasspool_otel::queue::Priority;
 use glasspool_otel::slow::SlowEvent;
+use glasspool_otel::wait_span::RequestWaits;
 
 /// When a look that cannot be had now is tried again.
 pub(super) const RETRY_NS: u64 = 5_000_000;
@@ -88,6 +89,7 @@ impl Case {
 pub(super) struct Held {
     pub(super) end: End,
     pub(super) priority: Priority,
+    pub(super) waits: RequestWaits,
 }
 
 impl Cases {
@@ -275,6 +277,7 @@ mod tests {
         Held {
             end: end(number),
             priority: Priority::Urgent,
+            waits: RequestWaits::default(),
         }
     }
 

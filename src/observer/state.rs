@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use glasspool_abi::WorkerId;
-use glasspool_abi::control::{Ended, FromObserver, ObserverStart, PoolView, ToObserver, WorkerView};
-use glasspool_abi::slot::{CursorTable, InFlight};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use glasspool_abi::control::{FromObserver, ObserverStart, PoolView, ToObserver, WorkerView};
+use glasspool_abi::slot::CursorTable;
 
 use super::desk::{Desk, Taken};
-use super::drain::drain;
+use super::drain::{Turn, drain};
 use super::lines::{Lines, say_dropped};
 use super::looks::{LastLooks, watch};
 use super::readers::Readers;
@@ -19,11 +17,10 @@ use super::sampler::{Answer, Sampler, Seen, Why};
 use super::saturation::Surveys;
 use super::scoreboard::Scoreboard;
 use super::slow::{Next, RETRY_NS};
+use super::waits::Waits;
 use super::{monotonic_ns, protocol::Input};
 use crate::logs::ErrorLog;
 
-/// A dead worker's ring is read at most so often; once is enough unless it lies.
-const LAST_READS: usize = 4;
 /// Slow requests that the supervisor could not be told of yet; more than that while it
 /// does not read are not counted.
 const UNTOLD_SLOW: usize = 4096;
@@ -33,6 +30,7 @@ const UNTOLD_SLOW: usize = 4096;
 pub(super) struct Observer {
     pub(super) board: Scoreboard,
     pub(super) report: Report,
+    pub(super) waits: Waits,
     pub(super) desk: Desk,
     pub(super) last_looks: LastLooks,
     pub(super) surveys: Surveys,
@@ -43,7 +41,7 @@ pub(super) struct Observer {
     /// Answers to those who wait for a look.
     pub(super) looked: Vec<FromObserver>,
     /// Workers that are gone and read to the end; the supervisor is to be told.
-    buried: Vec<WorkerId>,
+    pub(super) buried: Vec<WorkerId>,
     /// Workers whose slow requests were first looked into, likewise.
     slow: Vec<WorkerId>,
 }
@@ -62,6 +60,7 @@ impl Observer {
         start: &ObserverStart,
         cursors: CursorTable,
         sampler: Sampler,
+        waits: Waits,
         terminal: OpenTerminal,
         log: ErrorLog,
     ) -> Observer {
@@ -75,6 +74,7 @@ impl Observer {
         Observer {
             board: Scoreboard::new(cursors),
             report: Report::new(start, terminal, sampler.ladder(), &log),
+            waits,
             desk: Desk::new(sampler, &start.budget),
             last_looks: LastLooks::default(),
             surveys: Surveys::default(),
@@ -123,12 +123,19 @@ impl Observer {
                 calls,
             } => {
                 let host = self.report.host_name();
+                let (worker, page) = (view.worker, view.times_page);
                 match self
                     .board
                     .add_worker(&view, &slot, process, (memory, calls), host)
                 {
-                    Ok(Some(first_of_pool)) => self.desk.meet(first_of_pool),
-                    Ok(None) => {}
+                    Ok(first_of_pool) => {
+                        if page.is_some() {
+                            self.waits.watch(worker);
+                        }
+                        if let Some(first_of_pool) = first_of_pool {
+                            self.desk.meet(first_of_pool);
+                        }
+                    }
                     Err(e) => self.on_unwatched(&view, &e),
                 }
             }
@@ -182,12 +189,14 @@ impl Observer {
         let Observer {
             board,
             report,
+            waits,
             desk,
             log,
             buffer,
             slow,
             ..
         } = self;
+        waits.drain();
         for (id, worker) in &mut board.workers {
             let Some(pool) = board.pools.get_mut(&worker.pool) else {
                 continue;
@@ -196,7 +205,13 @@ impl Observer {
                 continue; // Read to its end; waits for the answer to its last look.
             }
             let before = worker.cursor;
-            let found = drain(worker, pool, report, log, buffer, now);
+            let mut turn = Turn {
+                report,
+                waits,
+                log,
+                now,
+            };
+            let found = drain(worker, pool, &mut turn, buffer);
             if worker.cursor != before {
                 board.cursors.store(worker.entry, worker.cursor);
             }
@@ -226,7 +241,7 @@ impl Observer {
             }
         }
         board.cursors.store_in_flight(report.in_flight());
-        report.tell_metrics(board, now);
+        report.tell_metrics(board, waits, now);
         for (worker, crash) in crashed {
             self.on_crash(worker, crash, now);
         }
@@ -282,123 +297,10 @@ impl Observer {
         }
         let event = seen.map(|Seen { event, .. }| event);
         if let Some((held, samples)) = worker.requests.cases.answered(number, event) {
-            self.report
-                .request(&held.end, &worker.requests.facts, &samples, held.priority);
+            self.report.request(&held, &worker.requests.facts, &samples);
         }
         if worker.gone.is_some() && !worker.requests.cases.is_asked() {
             self.bury(id);
-        }
-    }
-
-    fn on_gone(&mut self, id: WorkerId, ended: Ended, mono_ns: u64) {
-        let now = monotonic_ns();
-        self.end_lines(id);
-        self.flush_lines(now);
-        let Observer {
-            board,
-            report,
-            log,
-            buffer,
-            ..
-        } = self;
-        // One that cannot be watched is not known here.
-        let worker = board.workers.get_mut(&id);
-        let Some((worker, pool)) = worker.and_then(|w| board.pools.get_mut(&w.pool).map(|p| (w, p))) else {
-            self.buried.push(id);
-            return;
-        };
-        for _ in 0..LAST_READS {
-            if drain(worker, pool, report, log, buffer, now).records == 0 {
-                break;
-            }
-        }
-        board.cursors.store(worker.entry, worker.cursor);
-        worker.gone = Some((ended, mono_ns));
-        report.metrics.worker_ended(&pool.rules.pool, ended);
-        if !worker.requests.cases.is_asked() {
-            self.bury(id);
-        }
-    }
-
-    /// Tells of the request that a worker could not end, if there is one, and forgets it.
-    fn bury(&mut self, id: WorkerId) {
-        let Some(mut worker) = self.board.workers.remove(&id) else {
-            return;
-        };
-        self.buried.push(id);
-        let Some((ended, mono_ns)) = worker.gone else {
-            return;
-        };
-        let requests = &mut worker.requests;
-        if let Some((held, samples)) = requests.cases.give_up_look() {
-            self.report
-                .request(&held.end, &requests.facts, &samples, held.priority);
-        }
-        // The slot says which request ended last, but the worker may have died between
-        // the end record and that word.
-        let Some(progress) = worker
-            .slot
-            .in_progress()
-            .filter(|progress| progress.number > requests.ended)
-        else {
-            return;
-        };
-        let Some(begin) = worker
-            .slot
-            .read_begin()
-            .filter(|begin| begin.number == progress.number)
-        else {
-            return;
-        };
-        let samples = requests.cases.take_events(progress.number);
-        self.report
-            .killed(&begin, &requests.facts, ended, mono_ns, &samples);
-    }
-
-    /// Reads what is left, waits for looks that are under way, exports, and says what was
-    /// lost; all within that time.
-    pub(super) async fn finish(mut self, mut answers: mpsc::Receiver<Answer>, within: Duration) {
-        let deadline = Instant::now() + within;
-        // The sampler ends when it has answered what it was asked.
-        self.desk.close();
-        let patience = Instant::now() + within / 4;
-        while let Ok(Some(answer)) = timeout_at(patience, answers.recv()).await {
-            self.on_answer(answer);
-        }
-        self.tick(monotonic_ns());
-        self.flush_lines(u64::MAX);
-        let gone: Vec<_> = self
-            .board
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.gone.is_some())
-            .collect();
-        for id in gone.into_iter().map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.bury(id);
-        }
-        for worker in self.board.workers.values_mut() {
-            let requests = &mut worker.requests;
-            if let Some((held, samples)) = requests.cases.give_up_look() {
-                self.report
-                    .request(&held.end, &requests.facts, &samples, held.priority);
-            }
-        }
-        for pool in self.board.pools.values_mut() {
-            if let Some(lost) = pool.lost.rest() {
-                say_lost(&self.log, &pool.rules.pool, lost);
-            }
-            if let Some(lines) = pool.lines_dropped.rest() {
-                say_dropped(&self.log, &pool.rules.pool, lines);
-            }
-        }
-        self.board.cursors.store_in_flight(InFlight::default());
-        self.report.tell_metrics(&self.board, u64::MAX);
-        let (pipeline, counters) = self.report.into_parts();
-        let delivery = pipeline
-            .shutdown(deadline.saturating_duration_since(Instant::now()))
-            .await;
-        if let Some(line) = counters.losses(&delivery) {
-            self.log.notice(line);
         }
     }
 }
@@ -409,6 +311,6 @@ fn tell_all<T>(all: &mut Vec<T>, mut tell: impl FnMut(&T) -> bool) {
     all.drain(..told);
 }
 
-fn say_lost(log: &ErrorLog, pool: &str, lost: u64) {
+pub(super) fn say_lost(log: &ErrorLog, pool: &str, lost: u64) {
     log.warning(format_args!("observer lost {lost} records of pool {pool}"));
 }

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use glasspool_abi::control::{
-    Ended, FromObserver, LookBudget, ObserverStart, PoolView, SlowStop, ToObserver, WorkerView,
+    Ended, FromObserver, LookBudget, ObserverStart, PoolView, SlowStop, ToObserver, WaitPrograms, WorkerView,
 };
 use glasspool_abi::record::{Begin, BeginScalars, Encoder, End, EndScalars, Text};
 use glasspool_abi::slot::{CursorTable, SLOT_HEAD_BYTES, SlotWriter, Stage};
+use glasspool_abi::times::Times;
 use glasspool_abi::trace::{SpanId, TraceId};
 use glasspool_abi::zend::{Layout, PhpBuild};
 use glasspool_abi::{EngineId, Pid, PoolId, WorkerId, create_slot_memory};
@@ -24,6 +25,7 @@ use super::monotonic_ns;
 use super::protocol::Input;
 use super::sampler::{Answer, Sampler};
 use super::state::Observer;
+use super::waits::Waits;
 use crate::config::LogLevel;
 use crate::logs::ErrorLog;
 
@@ -119,6 +121,8 @@ pub(super) struct FakeWorker {
     pub(super) slot: OwnedFd,
     writer: SlotWriter,
     pub(super) bytes: usize,
+    /// Where the kernel programs account for it.
+    pub(super) page: Option<u32>,
     number: u64,
     begun: Encoder,
 }
@@ -132,6 +136,7 @@ impl FakeWorker {
             slot,
             writer,
             bytes,
+            page: None,
             number: 0,
             begun: Encoder::default(),
         }
@@ -139,10 +144,15 @@ impl FakeWorker {
 
     /// Begins a request that has been under way for `age` already.
     pub(super) fn begin(&mut self, sampled: bool, age: Duration) {
+        self.begin_at(sampled, age, None);
+    }
+
+    /// The same, when its worker had spent these times.
+    pub(super) fn begin_at(&mut self, sampled: bool, age: Duration, times: Option<&Times>) {
         self.number += 1;
         let age = u64::try_from(age.as_nanos()).expect("a test's age is short");
         self.begun = begin_bytes(&scalars(self.number, monotonic_ns().saturating_sub(age), sampled));
-        self.writer.publish_begin(self.begun.bytes());
+        self.writer.publish_begin(self.begun.bytes(), times);
         self.writer.set_stage(Stage::Executing);
     }
 
@@ -192,13 +202,22 @@ impl Bench {
         Bench::with(cursors, start().budget)
     }
 
+    /// One that is told of waits.
+    pub(super) fn with_waits(waits: Waits) -> Bench {
+        Bench::of(&cursors(), start().budget, waits)
+    }
+
     /// One whose looks may cost so much.
     pub(super) fn with(cursors: &OwnedFd, budget: LookBudget) -> Bench {
+        Bench::of(cursors, budget, Waits::default())
+    }
+
+    fn of(cursors: &OwnedFd, budget: LookBudget, waits: Waits) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let log = ErrorLog::file(&folder.path().join("error.log"), LogLevel::Notice).expect("opens");
         let console = Arc::new(Mutex::new(Vec::new()));
         let cursors = CursorTable::map(cursors, 8).expect("maps");
-        let (sampler, answers) = Sampler::start(log.clone()).expect("starts");
+        let (sampler, answers) = Sampler::start(log.clone(), waits.sight()).expect("starts");
         let terminal = {
             let console = Arc::clone(&console);
             move || Terminal {
@@ -207,7 +226,7 @@ impl Bench {
             }
         };
         let start = ObserverStart { budget, ..start() };
-        let mut observer = Observer::new(&start, cursors, sampler, Box::new(terminal), log);
+        let mut observer = Observer::new(&start, cursors, sampler, waits, Box::new(terminal), log);
         let slow_log = File::create(folder.path().join("slow.log")).expect("creates");
         let view = PoolView {
             pool: PoolId(0),
@@ -331,6 +350,8 @@ pub(super) fn start() -> ObserverStart {
         history_bytes: 1 << 20,
         figures: false,
         scraped: None,
+        waits: WaitPrograms::NotWanted,
+        wait_span_after: Duration::from_millis(10),
     }
 }
 
@@ -343,6 +364,7 @@ pub(super) fn view(id: u64, worker: &FakeWorker) -> WorkerView {
         born_mono_ns: 0,
         slot_bytes: worker.bytes as u64,
         cursor: id,
+        times_page: worker.page,
     }
 }
 

@@ -139,6 +139,7 @@ impl Supervisor {
             worker,
             pool,
             slot_bytes,
+            times_page: None,
         };
         let fds = vec![slot, Arc::clone(&self.null), Arc::clone(&self.null)];
         self.tell_engine(group, message, fds);

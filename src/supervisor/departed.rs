@@ -10,6 +10,8 @@ use glasspool_abi::control::{Ended, ToObserver, WorkerView};
 use glasspool_abi::zend::PhpBuild;
 use glasspool_abi::{PoolId, WorkerId};
 
+use super::programs::Page;
+
 /// Kept at a time; each holds its slot and two or three descriptors. Without an observer
 /// for so long that more have died, the oldest are given up.
 const MOST: usize = 256;
@@ -21,6 +23,8 @@ pub(super) struct Departure {
     /// What `ToObserver::WorkerStarted` carries.
     pub(super) fds: Vec<Arc<OwnedFd>>,
     pub(super) php: Box<PhpBuild>,
+    /// Where the kernel programs have accounted for it.
+    pub(super) page: Option<Page>,
     pub(super) ended: Ended,
     /// When it was seen, `CLOCK_MONOTONIC`, nanoseconds.
     pub(super) mono_ns: u64,
@@ -36,15 +40,20 @@ impl Departure {
         }
     }
 
-    /// Everything, for an observer that has never heard of it.
-    pub(super) fn messages(&self) -> [(ToObserver, Vec<Arc<OwnedFd>>); 3] {
+    /// Everything, for an observer that has never heard of it, and to which the page has
+    /// this number.
+    pub(super) fn messages(&self, times_page: Option<u32>) -> [(ToObserver, Vec<Arc<OwnedFd>>); 3] {
         let engine = ToObserver::Engine {
             engine: self.view.engine,
             php: self.php.clone(),
         };
+        let view = WorkerView {
+            times_page,
+            ..self.view.clone()
+        };
         [
             (engine, vec![]),
-            (ToObserver::WorkerStarted(self.view.clone()), self.fds.clone()),
+            (ToObserver::WorkerStarted(view), self.fds.clone()),
             (self.gone(), vec![]),
         ]
     }
@@ -98,6 +107,7 @@ mod tests {
                 born_mono_ns: 0,
                 slot_bytes: 0,
                 cursor: worker,
+                times_page: None,
             },
             fds: vec![],
             php: Box::new(PhpBuild {
@@ -107,6 +117,7 @@ mod tests {
                 executor_globals: 0,
                 layout,
             }),
+            page: None,
             ended: Ended::Exited(0),
             mono_ns: 7,
         }

@@ -99,6 +99,12 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The kernel programs, which the configuration insists on.
+    #[error("the kernel programs do not run, and ebpf.mode is \"required\": {reason}")]
+    Programs {
+        /// Why, and what would help.
+        reason: String,
+    },
     /// The system refuses something basic.
     #[error("cannot {what}: {source}")]
     System {
@@ -125,6 +131,7 @@ impl StartError {
             | StartError::SlowLog { .. }
             | StartError::AccessLog { .. }
             | StartError::PidFile { .. }
+            | StartError::Programs { .. }
             | StartError::System { .. } => 78,
         }
     }

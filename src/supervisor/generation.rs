@@ -7,20 +7,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::{LookBudget, ObserverStart, Scraped};
+use glasspool_abi::control::{LookBudget, ObserverStart, Scraped, WaitPrograms};
 
 use super::engine::EngineSource;
 use super::engines::{Engines, GroupId};
 use super::error::StartError;
 use super::pm::drain::{self, Push, Reason};
 use super::pools::{Common, Life, LivePool};
+use super::programs::Wish;
 use super::recipe::{PhpOptions, Recipe};
 use super::run::Supervisor;
 use super::sampling::Sampling;
 use super::scheduling::limit_first;
 use super::sockets::{self, Sockets};
 use super::{identity, telemetry};
-use crate::config::{ListenAddress, Pool, PoolTrace, Settings, Trace};
+use crate::config::{EbpfMode, ListenAddress, Pool, PoolTrace, Settings, Trace};
 use crate::logs::ErrorLog;
 
 /// What the command line says and no reading of the configuration changes.
@@ -66,6 +67,8 @@ pub(super) struct Telemetry {
     pub(super) observer: ObserverStart,
     /// Where metrics are fetched.
     pub(super) scrape: Option<ListenAddress>,
+    /// What the kernel is to tell.
+    pub(super) programs: Option<Wish>,
     /// What is wrong with it.
     pub(super) warnings: Vec<String>,
 }
@@ -108,7 +111,17 @@ impl Telemetry {
             figures,
             scraped,
             history_bytes: overlay.observer.history_bytes,
+            waits: WaitPrograms::NotWanted,
+            wait_span_after: overlay.ebpf.span_threshold,
         };
+        let programs = Wish::of(settings, sampler.is_some());
+        if overlay.ebpf.mode == EbpfMode::Required && sampler.is_none() {
+            warnings.push(
+                "ebpf.mode is \"required\", and no spans are made that would show what the kernel tells: set \
+                 otel.endpoint in glasspool.toml, or OTEL_EXPORTER_OTLP_ENDPOINT"
+                    .to_owned(),
+            );
+        }
         Ok(Telemetry {
             sampling: Sampling {
                 sampler,
@@ -117,6 +130,7 @@ impl Telemetry {
             },
             observer,
             scrape,
+            programs,
             warnings,
         })
     }
@@ -192,7 +206,14 @@ impl Supervisor {
             if let Some(engine) = self.engines.up(group) {
                 self.introduce_engine(engine);
             }
-        } else if self.engines.are_proven() {
+        } else {
+            self.come_up();
+        }
+    }
+
+    /// Comes up, once PHP has in every engine and it is known what the kernel tells.
+    pub(super) fn come_up(&mut self) {
+        if !self.is_up && self.engines.are_proven() && self.loader.is_done() {
             self.came_up();
         }
     }

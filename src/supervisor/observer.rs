@@ -23,12 +23,13 @@ use super::error::seconds;
 use super::link::{Delivery, Link};
 use super::output::{Wire, wants_lines};
 use super::process::{Child, describe};
+use super::programs::Waits;
 use super::relay::Relay;
 use super::sockets::Listener;
 use crate::logs::{ErrorLog, open_log};
 
 /// The program itself; `/proc/self/exe` stays the same file when a package is upgraded.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 /// An observer that lived so long had no trouble starting.
 const LONG_LIFE: Duration = Duration::from_secs(10);
 /// Messages that wait for it: more than a new one is told of all pools and workers.
@@ -42,6 +43,8 @@ const REPLACE_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Observer {
     start: ObserverStart,
+    /// The kernel programs that it reads.
+    waits: Waits,
     pub(super) cursors: Cursors,
     departed: Departed,
     /// Pools that are gone and have departed workers left.
@@ -87,6 +90,7 @@ impl Observer {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Observer {
             start: completed(start),
+            waits: Waits::NotWanted,
             cursors,
             departed: Departed::default(),
             fading: BTreeMap::new(),
@@ -100,15 +104,31 @@ impl Observer {
         })
     }
 
-    /// From now on it is started so; one that runs otherwise exports what it has and is
-    /// replaced.
-    pub(super) fn change(&mut self, start: ObserverStart, scrapes: Option<Arc<Listener>>, log: &ErrorLog) {
-        let start = completed(start);
+    /// What there is of kernel programs, before the first observer.
+    pub(super) fn give(&mut self, waits: Waits) {
+        self.start.waits = waits.told();
+        self.waits = waits;
+    }
+
+    /// From now on it is started so, with these kernel programs; one that runs otherwise
+    /// exports what it has and is replaced.
+    pub(super) fn change(
+        &mut self,
+        start: ObserverStart,
+        scrapes: Option<Arc<Listener>>,
+        waits: Waits,
+        log: &ErrorLog,
+    ) {
+        let start = ObserverStart {
+            waits: waits.told(),
+            ..completed(start)
+        };
         self.scrapes = scrapes;
-        if start == self.start {
+        let is_same = start == self.start && waits.are_those(&self.waits);
+        (self.start, self.waits) = (start, waits);
+        if is_same {
             return;
         }
-        self.start = start;
         let within = REPLACE_TIME;
         if let Some(running) = self.running.as_mut().filter(|_| !self.stopping) {
             running.replaced_by = Some(Instant::now() + within);
@@ -137,6 +157,7 @@ impl Observer {
                 self.running = Some(running);
                 let mut shared = vec![Arc::clone(self.cursors.memory()), Arc::clone(&self.doorbell)];
                 shared.extend(self.scrapes.as_ref().map(|listener| Arc::clone(&listener.socket)));
+                shared.extend(self.waits.shared());
                 self.tell(log, ToObserver::Start(Box::new(self.start.clone())), shared);
                 self.open_telemetry_file(log);
                 true
@@ -257,7 +278,8 @@ impl Observer {
             self.introduce_pool(&pool.view, pool.slow_log.as_ref(), log);
         }
         for departure in self.departed.iter() {
-            for (message, fds) in departure.messages() {
+            let page = self.waits.number_of(departure.page.as_ref());
+            for (message, fds) in departure.messages(page) {
                 self.tell(log, message, fds);
             }
         }

@@ -87,6 +87,7 @@ impl Supervisor {
             common,
             observer: telemetry.observer,
             scrapes,
+            waits: self.prepare_waits(telemetry.programs),
             log,
         };
         let serving = self.pools.values().filter(|pool| pool.life == Life::Serving);
@@ -152,6 +153,7 @@ impl Supervisor {
     /// Ends what there is of a generation that will not serve.
     pub(super) fn tear_down(&mut self) {
         self.condemn_canaries();
+        self.loader.give_up();
         let Some(candidate) = self.reloading.candidate.take() else {
             return;
         };

@@ -17,6 +17,7 @@ use super::engines::GroupId;
 use super::pid_file::PidFile;
 use super::pools::Common;
 use super::process::Child;
+use super::programs::Waits;
 use super::sockets::Listener;
 use crate::config::Global;
 use crate::logs::Prepared;
@@ -52,7 +53,7 @@ pub(super) enum Happening {
     AskedForSuccessor,
     /// The other program accepts the configuration.
     Accepted,
-    /// PHP is up in every new engine.
+    /// PHP is up in every new engine, and the kernel programs are what they shall be.
     Warm,
     /// Every canary has served and ended.
     Proven,
@@ -191,6 +192,8 @@ pub(super) struct Adoption {
     pub(super) observer: ObserverStart,
     /// Where metrics are fetched.
     pub(super) scrapes: Option<Arc<Listener>>,
+    /// As far as they need not be loaded first.
+    pub(super) waits: Waits,
     pub(super) log: Prepared,
     /// Already written, if it is another file than before.
     pub(super) pid_file: Option<PidFile>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glasspool_abi::control::{Ended, FromEngine, FromObserver};
+use glasspool_abi::control::{Ended, FromEngine, FromLoader, FromObserver};
 use glasspool_abi::{EngineId, Pid, PoolId, WorkerId};
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
@@ -22,6 +22,7 @@ use super::generation::{Drain, Invocation, Numbers};
 use super::heartbeat::Heartbeat;
 use super::last_look::LastLooks;
 use super::link::Delivery;
+use super::loading::Loader;
 use super::notify::Notifier;
 use super::observer::Observer;
 use super::phase::{Happening, Phase};
@@ -30,6 +31,7 @@ use super::pm::crashes::Crashes;
 use super::pm::drain::Push;
 use super::pools::{Common, Life, LivePool};
 use super::process::{describe, reap_orphans};
+use super::programs::Waits;
 use super::raising::Raising;
 use super::reload::{Reloading, Step};
 use super::scoreboard::Figures;
@@ -52,6 +54,8 @@ pub(super) enum Event {
     EngineEnded(GroupId, EngineId, Ended),
     Observer(u32, Delivery<FromObserver>),
     ObserverEnded(u32, Ended),
+    Loader(u32, Delivery<FromLoader>),
+    LoaderEnded(u32, Ended),
     WorkerEnded(WorkerId, Ended),
     CompanionEnded(Ended),
     CanaryAnswered(WorkerId, Result<(), String>),
@@ -82,6 +86,9 @@ pub(super) struct Supervisor {
     pub(super) next_worker: u64,
     pub(super) engines: Engines,
     pub(super) observer: Observer,
+    pub(super) loader: Loader,
+    /// The kernel programs in force.
+    pub(super) waits: Waits,
     pub(super) companion: Option<Companion>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) null: Arc<OwnedFd>,
@@ -232,6 +239,8 @@ impl Supervisor {
                     self.give_up_last_looks();
                 }
             }
+            Event::Loader(generation, delivery) => self.on_loader_delivery(generation, delivery),
+            Event::LoaderEnded(generation, ended) => self.on_loader_end(generation, ended),
             Event::WorkerEnded(id, ended) => self.worker_event(id, super::worker::Event::Exited(ended)),
             Event::CanaryAnswered(id, answer) => {
                 if let Some(verdict) = self.canary_answered(id, answer) {
@@ -259,6 +268,7 @@ impl Supervisor {
             return;
         }
         self.keep_reload(now);
+        self.keep_loader(now);
         self.keep_engines(now);
         if self.is_up && self.phase.wants_workers() {
             self.keep_observer(now);
@@ -318,6 +328,7 @@ impl Supervisor {
             .chain(self.engines.pids())
             .chain(companion)
             .chain(self.observer.pid())
+            .chain(self.loader.pid())
             .chain(self.canaries.values().filter_map(Canary::pid))
             .chain(self.reloading.checker.as_ref().map(|checker| checker.pid))
             .collect()
@@ -342,6 +353,7 @@ impl Supervisor {
         restarts
             .chain(self.schedule_due(now))
             .chain(self.engines.due(now))
+            .chain(self.loader.due())
             .chain(self.canaries.values().filter_map(Canary::due))
             .chain(self.drains.iter().filter_map(|drain| drain.due))
             .chain((self.reloading.step == Step::Retiring).then_some(now + RETIRING_LOOK))
@@ -355,6 +367,7 @@ impl Supervisor {
     /// Ends what a failed start has begun.
     async fn abandon(&mut self) {
         self.observer.kill();
+        self.loader.kill();
         self.engines.abandon().await;
     }
 }

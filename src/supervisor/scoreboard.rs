@@ -378,7 +378,7 @@ mod tests {
             record.text(Text::Path, b"/pretty");
             record.text(Text::ScriptUri, b"/index.php");
             record.text(Text::Query, b"a=1");
-            self.slot.publish_begin(record.bytes());
+            self.slot.publish_begin(record.bytes(), None);
             self.slot.set_stage(Stage::Executing);
         }
 

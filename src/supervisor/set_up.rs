@@ -15,11 +15,13 @@ use super::error::StartError;
 use super::generation::{Invocation, Numbers, Telemetry};
 use super::heartbeat::Heartbeat;
 use super::last_look::LastLooks;
+use super::loading::Loader;
 use super::notify::Notifier;
 use super::observer::Observer;
 use super::output::wants_lines;
 use super::phase::Phase;
 use super::pools::Common;
+use super::programs::Waits;
 use super::raising::Raising;
 use super::reload::Reloading;
 use super::run::{Event, Supervisor};
@@ -74,6 +76,8 @@ impl Supervisor {
         let cursors = cursors.map_err(StartError::system("make the cursor table"))?;
         let scrapes = telemetry.scrape.as_ref().map(listen_for_scrapes).transpose()?;
         let observer = Observer::new(telemetry.observer, cursors, scrapes.map(Arc::new));
+        let mut loader = Loader::default();
+        loader.wish(telemetry.programs);
         let notifier = Notifier::from_environment(
             std::env::vars_os(),
             settings.global.systemd_interval,
@@ -93,6 +97,8 @@ impl Supervisor {
             next_worker: 1,
             engines,
             observer: observer.map_err(StartError::system("make the doorbell"))?,
+            loader,
+            waits: Waits::NotWanted,
             companion: companion.map(Companion::new),
             events,
             null: Arc::new(null.map_err(StartError::system("open /dev/null"))?.into()),

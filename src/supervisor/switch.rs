@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use glasspool_abi::control::Ended;
 
 use super::canary::{self, Verdict};
+use super::engines::GroupId;
 use super::own_pid;
 use super::phase::Phase;
 use super::pools::Life;
@@ -58,7 +59,8 @@ impl Supervisor {
             Step::Checking => {}
             Step::Warming => {
                 let candidate = self.reloading.candidate.as_ref();
-                if candidate.is_some_and(|c| c.groups.iter().all(|g| self.engines.up(*g).is_some())) {
+                let is_up = |group: &GroupId| self.engines.up(*group).is_some();
+                if self.loader.is_done() && candidate.is_some_and(|c| c.groups.iter().all(is_up)) {
                     self.reload_happens(Happening::Warm);
                 }
             }
@@ -262,8 +264,9 @@ impl Supervisor {
         }
         self.global = adoption.global;
         self.common = adoption.common;
+        self.put_in_force(adoption.waits);
         self.observer
-            .change(adoption.observer, adoption.scrapes, &self.log);
+            .change(adoption.observer, adoption.scrapes, self.waits.clone(), &self.log);
         self.notifier.set_interval(self.global.systemd_interval);
     }
 

@@ -14,6 +14,8 @@
 //! - `fake-engine observer` writes down what it is told; `FAKE_OBSERVER` says what it does
 //!   when asked for a last look: `silent`, `wakes` (only says that the worker crashes), or
 //!   answers. One that is `absent` ends at once;
+//! - `fake-engine loader` loads no program; `FAKE_LOADER` says what it does instead: `hangs`,
+//!   `dies`, `pretends` (hands over plain memory), or says why not;
 //! - `fake-engine hand-over FOLDER PROGRAM …`, `activate` and `become` turn into another
 //!   program, with sockets or without; called like php-fpm (`… -y FOLDER/php-fpm.conf`) it
 //!   is the supervisor again.
@@ -25,6 +27,7 @@
 )]
 
 mod hand_over;
+mod loads;
 mod observes;
 mod reloads;
 mod reports;
@@ -41,6 +44,7 @@ use glasspool::config::{LogLevel, Settings};
 use glasspool::logs::ErrorLog;
 use glasspool::supervisor::{self, EngineSource, Launch};
 use glasspool_abi::control::{Channel, FromEngine, PoolSpec, ToEngine};
+use glasspool_abi::times::TimesPage;
 use glasspool_abi::zend::{Layout, PhpBuild};
 use glasspool_abi::{ABI_VERSION, Pid, WorkerId};
 use nix::sys::signal::{SigSet, Signal};
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         }
         ["worker"] => worker(),
         ["observer"] => observes::observe(&channel()),
+        ["loader"] => loads::load(&channel()),
         ["hand-over", folder, ref program @ ..] => {
             return hand_over::like_php_fpm(Path::new(folder), program);
         }
@@ -148,7 +153,15 @@ fn engine(channel: &Channel) {
                     _ => say(FromEngine::Ready(Box::new(build()))),
                 }
             }
-            ToEngine::Spawn { worker, pool, .. } => {
+            ToEngine::Spawn {
+                worker,
+                pool,
+                times_page,
+                ..
+            } => {
+                if let Some(page) = times_page {
+                    TimesPage::map(fds.pop().expect("its map"), page).expect("is there");
+                }
                 let (spec, listener) = pools.get(&pool).expect("a pool that was added");
                 spawn(worker, spec, listener, fds, say);
             }

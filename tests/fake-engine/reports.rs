@@ -31,7 +31,7 @@ pub(crate) fn start() {
             connection.set_nonblocking(false).expect("sets");
             let start = now();
             slot.set_started(nanos(start));
-            slot.publish_begin(begin(number, start).bytes());
+            slot.publish_begin(begin(number, start).bytes(), None);
             slot.set_stage(Stage::Executing);
             connection.read_to_end(&mut Vec::new()).expect("reads");
             slot.set_last(Last {

@@ -56,3 +56,36 @@ fn lines_that_wait_are_told_of_stock_php_fpm_and_of_a_script() {
     let count = sleeps.and_then(|line| line.split_whitespace().find_map(|word| word.parse::<u32>().ok()));
     assert!(count.is_some_and(|count| count > 20), "{text}");
 }
+
+#[test]
+fn stacks_that_wait_are_lines_and_a_picture() {
+    let script =
+        Script::start("<?php function nap() { usleep(20000); }\necho \"ready\\n\";\nwhile (true) nap();");
+    let ran = run(
+        run_waits,
+        &format!("{} --seconds 1 --format folded", script.pid()),
+    );
+    if !available(&ran.err) {
+        return;
+    }
+    ran.expect_code(0);
+    let text = ran.text();
+    let line = text.lines().find(|line| line.contains(";nap;usleep;[sleep] "));
+    let line = line.unwrap_or_else(|| panic!("{text}"));
+    assert!(line.starts_with("php;{main} "), "{text}");
+    let (_, microseconds) = line.rsplit_once(' ').unwrap();
+    let microseconds: u64 = microseconds.parse().unwrap();
+    assert!((300_000..=1_500_000).contains(&microseconds), "{text}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let words = format!(
+        "{} --seconds 1 --format flamegraph -o {}",
+        script.pid(),
+        file.path().display()
+    );
+    run(run_waits, &words).expect_code(0);
+    let picture = std::fs::read_to_string(file.path()).unwrap();
+    assert!(
+        picture.contains("<title>nap (") && picture.contains(" us, "),
+        "{picture}"
+    );
+}

@@ -1,5 +1,6 @@
 //! The project's OTLP receiver, and what it was sent.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,11 +18,18 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn start(folder: &Path) -> Collector {
+        Collector::start_through(&[], folder)
+    }
+
+    /// The same by `through`, a command that becomes the one that is given to it.
+    pub(crate) fn start_through(through: &[&str], folder: &Path) -> Collector {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python = std::env::var_os("GLASSPOOL_TEST_PYTHON")
             .map_or_else(|| root.join("target/venv/bin/python"), PathBuf::from);
         let output = folder.join("telemetry");
-        let process = Command::new(&python)
+        let mut command = through.iter().map(OsStr::new).chain([python.as_os_str()]);
+        let process = Command::new(command.next().expect("at least the last"))
+            .args(command)
             .arg(root.join("tests/tools/otlp-sink"))
             .args(["0", "0"])
             .stdin(Stdio::piped())
@@ -38,6 +46,10 @@ impl Collector {
         whole
             .map(|line| serde_json::from_str(line).expect("is JSON"))
             .collect()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn endpoint(&self) -> String {

@@ -4,10 +4,15 @@
 mod collector;
 mod command_line;
 mod crashes;
+#[cfg(test)]
+#[path = "../../probes/tests/live_native/database.rs"]
+mod database;
 mod fastcgi;
 mod harness;
 mod kills;
+mod known_loads;
 mod last_looks;
+mod loader;
 mod looks;
 mod metrics;
 mod prometheus;
@@ -22,4 +27,5 @@ mod successor;
 mod tail;
 mod telemetry;
 mod tracing;
+mod waits_spans;
 mod with_php;

@@ -11,6 +11,7 @@
 enum call {
 	CALL_OTHER,   /* nothing is known: waiting for a child, for a signal */
 	CALL_FD,      /* the first argument is a descriptor, which says what it is */
+	CALL_SOCKET,  /* the same, and it is a socket */
 	CALL_POLL,    /* the first argument is an array of descriptors, the second their number */
 	CALL_SELECT,  /* the first argument is how many descriptors, 0: just a sleep */
 	CALL_EPOLL,   /* descriptors that nobody lists here */
@@ -45,12 +46,12 @@ static const volatile u8 calls[CALLS] = {
 	[26] = CALL_FILE,   /* msync */
 	[35] = CALL_SLEEP,  /* nanosleep */
 	[40] = CALL_FD,	    /* sendfile */
-	[42] = CALL_FD,	    /* connect */
-	[43] = CALL_FD,	    /* accept */
-	[44] = CALL_FD,	    /* sendto */
-	[45] = CALL_FD,	    /* recvfrom */
-	[46] = CALL_FD,	    /* sendmsg */
-	[47] = CALL_FD,	    /* recvmsg */
+	[42] = CALL_SOCKET, /* connect */
+	[43] = CALL_SOCKET, /* accept */
+	[44] = CALL_SOCKET, /* sendto */
+	[45] = CALL_SOCKET, /* recvfrom */
+	[46] = CALL_SOCKET, /* sendmsg */
+	[47] = CALL_SOCKET, /* recvmsg */
 	[59] = CALL_FILE,   /* execve */
 	[65] = CALL_SEMOP,  /* semop */
 	[72] = CALL_FCNTL,  /* fcntl */
@@ -89,10 +90,10 @@ static const volatile u8 calls[CALLS] = {
 	[277] = CALL_SYNC,   /* sync_file_range */
 	[281] = CALL_EPOLL,  /* epoll_pwait */
 	[285] = CALL_SYNC,   /* fallocate */
-	[288] = CALL_FD,     /* accept4 */
-	[299] = CALL_FD,     /* recvmmsg */
+	[288] = CALL_SOCKET, /* accept4 */
+	[299] = CALL_SOCKET, /* recvmmsg */
 	[306] = CALL_SYNC,   /* syncfs */
-	[307] = CALL_FD,     /* sendmmsg */
+	[307] = CALL_SOCKET, /* sendmmsg */
 	[316] = CALL_FILE,   /* renameat2 */
 	[326] = CALL_FD,     /* copy_file_range */
 	[332] = CALL_FILE,   /* statx */
@@ -137,18 +138,18 @@ static const volatile u8 calls[CALLS] = {
 	[128] = CALL_RESTART,
 	[192] = CALL_SEMOP, /* semtimedop */
 	[193] = CALL_SEMOP, /* semop */
-	[202] = CALL_FD,    /* accept */
-	[203] = CALL_FD,    /* connect */
-	[206] = CALL_FD,    /* sendto */
-	[207] = CALL_FD,    /* recvfrom */
-	[211] = CALL_FD,    /* sendmsg */
-	[212] = CALL_FD,    /* recvmsg */
+	[202] = CALL_SOCKET, /* accept */
+	[203] = CALL_SOCKET, /* connect */
+	[206] = CALL_SOCKET, /* sendto */
+	[207] = CALL_SOCKET, /* recvfrom */
+	[211] = CALL_SOCKET, /* sendmsg */
+	[212] = CALL_SOCKET, /* recvmsg */
 	[221] = CALL_FILE,  /* execve */
 	[227] = CALL_FILE,  /* msync */
-	[242] = CALL_FD,    /* accept4 */
-	[243] = CALL_FD,    /* recvmmsg */
+	[242] = CALL_SOCKET, /* accept4 */
+	[243] = CALL_SOCKET, /* recvmmsg */
 	[267] = CALL_SYNC,  /* syncfs */
-	[269] = CALL_FD,    /* sendmmsg */
+	[269] = CALL_SOCKET, /* sendmmsg */
 	[276] = CALL_FILE,  /* renameat2 */
 	[285] = CALL_FD,    /* copy_file_range */
 	[291] = CALL_FILE,  /* statx */

@@ -48,6 +48,14 @@ struct {
 	MAP_INT(max_entries, 1048576); /* set before loading */
 } events SEC(".maps");
 
+/* Room of each CPU to take a look in; nothing interrupts a look but another's wait. */
+struct {
+	MAP_INT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	MAP_INT(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct gp_look);
+} looks SEC(".maps");
+
 static ALWAYS_INLINE void count(u32 place)
 {
 	u64 *number = bpf_map_lookup_elem(&counts, &place);

@@ -40,6 +40,10 @@ typedef long long s64;
 #define GP_FD_FILE 3
 #define GP_FD_OTHER 4
 
+/* What a record is: a wait; or a look at a worker on a CPU, with its stack and its time. */
+#define GP_KIND_WAIT 0
+#define GP_KIND_ON_CPU 1
+
 /* Bits of gp_wait.flags. */
 #define GP_WAIT_CUT 1        /* the stack has more frames */
 #define GP_WAIT_FAULT 2      /* a part of the stack could not be read */
@@ -62,6 +66,8 @@ typedef long long s64;
 
 /* Offsets of fields that are taken out of bytes read at once must be below these. */
 #define GP_FRAME_READ 64	  /* of zend_execute_data */
+#define GP_STACK_READ 1024	  /* of PHP's own stack, which frames lie on, at once */
+#define GP_STACK_ROOM 1088	  /* the same and a frame */
 #define GP_FUNCTION_READ 168  /* of zend_function */
 #define GP_FUNCTION_HEAD 32	  /* of a builtin's, where so much is not there */
 #define GP_FUNCTION_ROOM 256
@@ -78,10 +84,19 @@ struct gp_layout {
 	u32 op_line;
 	u32 class_name;
 	u32 string_length; /* the text follows at once */
+	u32 function_flags;
+	/* Of these, what a function has all of that stays as it is to the end of a request,
+	 * and what it has nothing of; a builtin only the latter. 0: none is known to. */
+	u32 flags_lasting;
+	u32 flags_passing;
+	u32 unused;
 };
-#define GP_LAYOUT_BYTES 40
+#define GP_LAYOUT_BYTES 56
 
-/* Time accounted for, all since began_ns, and what is going on since since_ns. */
+/*
+ * Time accounted for, all since began_ns, and what is going on since since_ns. Workers read
+ * it as abi::times says; src/types.rs compares the two.
+ */
 struct gp_times {
 	u64 began_ns;
 	u64 since_ns;
@@ -93,8 +108,9 @@ struct gp_times {
 	u64 waits;   /* times it has blocked */
 	u64 written; /* records written */
 	u64 lost;    /* records for which the ring had no room */
+	u64 ran_ns;  /* what the scheduler says it had run when it left a CPU the last time */
 };
-#define GP_TIMES_BYTES 112
+#define GP_TIMES_BYTES 120
 
 /*
  * A worker's page in the array that can be mapped. The worker maps its own page
@@ -105,7 +121,7 @@ struct gp_page {
 	u64 unused[7];
 	u64 sequence; /* programs write: odd while they write */
 	struct gp_times times;
-	u8 rest[3912];
+	u8 rest[3904];
 };
 #define GP_PAGE_BYTES 4096
 #define GP_PAGE_REQUEST_AT 0
@@ -153,11 +169,39 @@ struct gp_wait {
 	u32 frame_count;
 	u8 address[16]; /* of the peer; 4 bytes of it for AF_INET */
 	u8 path[GP_PATH_BYTES]; /* unix address of the peer, or the last part of a file's name */
-	u32 unused[2];
-	struct gp_frame frames[GP_FRAMES]; /* innermost first */
+	u32 kind; /* of the record */
+	u32 unused;
+	struct gp_frame frames[GP_FRAMES]; /* innermost last */
 };
 #define GP_WAIT_HEAD_BYTES 216
 #define GP_WAIT_BYTES 8408
+
+/* One PHP call, as its frame on PHP's stack has it. */
+struct gp_call {
+	u64 function;
+	u64 opline;
+};
+
+/* What a frame was copied of: it is right as long as this is. */
+struct gp_seen {
+	u64 function; /* 0: of nothing that lasts */
+	u64 opline;
+	u32 request; /* the lower half of it */
+	u32 builtin; /* has no line */
+};
+
+/*
+ * What a walk needs to take notes. Also what a variable would do for: what the verifier
+ * knows of one multiplies the paths that it looks at.
+ */
+struct gp_walk {
+	u64 fault; /* not 0: a part of the frame could not be read */
+	u64 lasts; /* its function stays as it is as long as the request */
+	struct gp_call calls[GP_FRAMES]; /* innermost first */
+	struct gp_seen seen[GP_FRAMES];	 /* of the frames that it fills */
+	u8 stack[GP_STACK_ROOM];
+	u8 function[GP_FUNCTION_ROOM];
+};
 
 /* A worker in task storage: what user space says of it, and what programs remember. */
 struct gp_worker {
@@ -167,21 +211,24 @@ struct gp_worker {
 	u32 layout;
 	u64 sequence; /* odd while programs write */
 	struct gp_times times;
-	/* The scheduler's own sums, when the worker last left a CPU. */
-	u64 run_delay;
-	u64 run_time;
+	u64 run_delay; /* the scheduler's own sum, when the worker last left a CPU */
 	u32 last_call;
 	u8 waiting;   /* whether `wait` is about the block that goes on or has just ended */
 	u8 unsettled; /* 1 + cause of a block with a wait for a CPU in it, which comes to light later */
 	u16 unused;
-	u8 frame_bytes[GP_FRAME_READ];
-	u8 function_bytes[GP_FUNCTION_ROOM];
 	struct gp_wait wait;
+	struct gp_walk walk;
 };
-#define GP_WORKER_BYTES 8896
+#define GP_WORKER_BYTES 11216
 #define GP_WORKER_SEQUENCE_AT 24
 #define GP_WORKER_TIMES_AT 32
-#define GP_WORKER_WAIT_AT 488
+#define GP_WORKER_WAIT_AT 168
+
+/* A look at a worker on a CPU: it keeps nothing from one to the next. */
+struct gp_look {
+	struct gp_wait wait;
+	struct gp_walk walk;
+};
 
 /* Where each field is that user space reads; src/types.rs has the same places. */
 #define GP_TIMES_SINCE_NS_AT 8
@@ -193,6 +240,7 @@ struct gp_worker {
 #define GP_TIMES_WAITS_AT 88
 #define GP_TIMES_WRITTEN_AT 96
 #define GP_TIMES_LOST_AT 104
+#define GP_TIMES_RAN_NS_AT 112
 #define GP_FRAME_TYPE_AT 4
 #define GP_FRAME_NAME_LENGTH_AT 8
 #define GP_FRAME_CLASS_LENGTH_AT 56
@@ -218,6 +266,7 @@ struct gp_worker {
 #define GP_WAIT_FRAME_COUNT_AT 80
 #define GP_WAIT_ADDRESS_AT 84
 #define GP_WAIT_PATH_AT 100
+#define GP_WAIT_KIND_AT 208
 
 #define GP_SAME(what, number) _Static_assert((what) == (number), #what " is not " #number)
 GP_SAME(sizeof(struct gp_layout), GP_LAYOUT_BYTES);
@@ -242,6 +291,7 @@ GP_PLACE(gp_times, blocked_ns, GP_TIMES_BLOCKED_NS_AT);
 GP_PLACE(gp_times, waits, GP_TIMES_WAITS_AT);
 GP_PLACE(gp_times, written, GP_TIMES_WRITTEN_AT);
 GP_PLACE(gp_times, lost, GP_TIMES_LOST_AT);
+GP_PLACE(gp_times, ran_ns, GP_TIMES_RAN_NS_AT);
 GP_PLACE(gp_frame, type, GP_FRAME_TYPE_AT);
 GP_PLACE(gp_frame, name_length, GP_FRAME_NAME_LENGTH_AT);
 GP_PLACE(gp_frame, class_length, GP_FRAME_CLASS_LENGTH_AT);
@@ -267,6 +317,7 @@ GP_PLACE(gp_wait, flags, GP_WAIT_FLAGS_AT);
 GP_PLACE(gp_wait, frame_count, GP_WAIT_FRAME_COUNT_AT);
 GP_PLACE(gp_wait, address, GP_WAIT_ADDRESS_AT);
 GP_PLACE(gp_wait, path, GP_WAIT_PATH_AT);
+GP_PLACE(gp_wait, kind, GP_WAIT_KIND_AT);
 #undef GP_PLACE
 #undef GP_SAME
 

@@ -7,7 +7,6 @@
 
 #include "calls.h"
 #include "kernel.h"
-#include "stack.h"
 #include "types.h"
 
 static ALWAYS_INLINE void describe_unix(struct gp_wait *wait, struct sock *sock)
@@ -100,22 +99,25 @@ static ALWAYS_INLINE void describe_file(struct gp_wait *wait, struct file *file,
 		wait->path_length = length - 1;
 }
 
-static ALWAYS_INLINE u8 describe_descriptor(struct gp_wait *wait, struct task_struct *task, u64 number)
+/* What a descriptor is, and unless nobody will be told, what is behind it. */
+static ALWAYS_INLINE u8 describe_descriptor(struct gp_wait *wait, struct task_struct *task, u64 number,
+					    int idle)
 {
 	struct files_struct *files = task->files;
-	struct fdtable *table = 0;
-	struct file **slots = 0, *file = 0;
+	struct fdtable *table;
+	struct file **slots, *file = 0;
 	struct inode *inode = 0;
-	u32 fd = number, most = 0;
+	u32 fd = number;
 	u16 mode = 0;
 
 	wait->fd = -1;
-	READ(table, files->fdt);
-	READ(most, table->max_fds);
-	READ(slots, table->fd);
-	if (fd >= most)
+	if (!files)
+		return GP_FD_NONE;
+	table = files->fdt;
+	if (!table || fd >= table->max_fds)
 		return GP_FD_NONE;
 	wait->fd = fd;
+	slots = table->fd;
 	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
 	READ(inode, file->f_inode);
 	if (!inode)
@@ -123,12 +125,14 @@ static ALWAYS_INLINE u8 describe_descriptor(struct gp_wait *wait, struct task_st
 	READ(mode, inode->i_mode);
 	switch (mode & 0170000) { /* inode(7) */
 	case 0140000:
-		describe_socket(wait, file);
+		if (!idle)
+			describe_socket(wait, file);
 		return GP_FD_SOCKET;
 	case 0010000:
 		return GP_FD_PIPE;
 	case 0100000:
-		describe_file(wait, file, inode);
+		if (!idle)
+			describe_file(wait, file, inode);
 		return GP_FD_FILE;
 	default:
 		return GP_FD_OTHER;
@@ -167,11 +171,16 @@ static ALWAYS_INLINE u32 cause_of_descriptor(struct gp_wait *wait)
 }
 
 static ALWAYS_INLINE u32 cause_of_call(struct gp_wait *wait, struct task_struct *task, u32 class,
-				       const u64 *arguments)
+				       const u64 *arguments, int idle)
 {
 	s32 fd = -1;
 
 	switch (class) {
+	case CALL_SOCKET:
+		if (idle)
+			return GP_CAUSE_NETWORK;
+		fd = arguments[0];
+		break;
 	case CALL_FD:
 	case CALL_LOCK:
 	case CALL_SYNC:
@@ -202,7 +211,7 @@ static ALWAYS_INLINE u32 cause_of_call(struct gp_wait *wait, struct task_struct 
 	default:
 		return GP_CAUSE_OTHER;
 	}
-	wait->fd_kind = describe_descriptor(wait, task, fd);
+	wait->fd_kind = describe_descriptor(wait, task, fd, idle);
 	if (class == CALL_LOCK)
 		return GP_CAUSE_LOCK;
 	if (class == CALL_SYNC)
@@ -219,20 +228,38 @@ static ALWAYS_INLINE int in_iowait(struct task_struct *task)
 			   __builtin_preserve_field_info(task->in_iowait, FIELD_BYTE_OFFSET);
 	u64 value = 0;
 
-	bpf_probe_read_kernel(&value, __builtin_preserve_field_info(task->in_iowait, FIELD_BYTE_SIZE),
-			      word);
+	FORGET(word);
+	switch (__builtin_preserve_field_info(task->in_iowait, FIELD_BYTE_SIZE)) {
+	case 1:
+		value = *(const u8 *)word;
+		break;
+	case 2:
+		value = *(const u16 *)word;
+		break;
+	case 4:
+		value = *(const u32 *)word;
+		break;
+	case 8:
+		value = *(const u64 *)word;
+		break;
+	}
 	value <<= __builtin_preserve_field_info(task->in_iowait, FIELD_LSHIFT_U64);
 	value >>= __builtin_preserve_field_info(task->in_iowait, FIELD_RSHIFT_U64);
 	return value != 0;
 }
 
-/* Notes what a worker is about to wait in. Returns the cause. */
+/*
+ * Notes what a worker is about to wait in, once its stack and its request are noted. Returns
+ * the cause.
+ */
 static ALWAYS_INLINE u32 describe(struct gp_worker *worker, struct task_struct *task, u32 state)
 {
 	struct gp_wait *wait = &worker->wait;
 	struct pt_regs *registers = bpf_task_pt_regs(task);
 	u64 arguments[3];
 	u32 cause, class = CALL_OTHER;
+	/* Waits for a request, and not for anything in one: not a word of it will be told. */
+	int idle = !wait->frame_count && !wait->request;
 	s32 call;
 
 #if defined(__TARGET_ARCH_x86)
@@ -258,7 +285,8 @@ static ALWAYS_INLINE u32 describe(struct gp_worker *worker, struct task_struct *
 	wait->tcp_state = 0;
 	wait->fd_kind = GP_FD_NONE;
 	__builtin_memset(wait->address, 0, sizeof(wait->address));
-	wait->flags = state & 2 ? GP_WAIT_UNKILLABLE : 0; /* TASK_UNINTERRUPTIBLE */
+	if (state & 2) /* TASK_UNINTERRUPTIBLE */
+		wait->flags |= GP_WAIT_UNKILLABLE;
 	if (in_iowait(task))
 		wait->flags |= GP_WAIT_IOWAIT;
 	if (call < 0)
@@ -273,12 +301,11 @@ static ALWAYS_INLINE u32 describe(struct gp_worker *worker, struct task_struct *
 	}
 	worker->last_call = call;
 	wait->call = call;
-	cause = cause_of_call(wait, task, class, arguments);
+	cause = cause_of_call(wait, task, class, arguments, idle);
 	/* The kernel marks what waits for a block device or a page of a file, also of NFS. */
 	if (wait->flags & GP_WAIT_IOWAIT)
 		cause = GP_CAUSE_DISK;
 	wait->cause = cause;
-	walk(worker);
 	return cause;
 }
 

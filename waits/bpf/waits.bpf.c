@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-2-Clause OR GPL-2.0-only
 /*
  * Where the time of PHP workers goes: on a CPU, waiting for one, or blocked, and then in
- * what and by which line of PHP. Two programs, run by the scheduler; nothing is attached
- * to system calls, and no process is ever stopped.
+ * what and by which line of PHP. Two programs, run by the scheduler, and one that runs at
+ * times; nothing is attached to system calls, and no process is ever stopped.
  *
  *   sched_switch, the worker leaves a CPU   from here on it is blocked, or runnable; what
  *                                           it waits in and PHP's stack are noted now,
  *                                           while its memory is the current one
  *   sched_wakeup of the worker              blocked until here, runnable from here on
  *   sched_switch, the worker gets a CPU     a wait that was long enough is sent
+ *   a CPU's clock, which mostly stands still  the stack of the worker on it is sent
  *
- * All three run under the lock of the worker's run queue (kernel/sched/core.c: __schedule,
+ * The first three run under the lock of the worker's run queue (kernel/sched/core.c: __schedule,
  * ttwu_do_wakeup), and a worker is on one queue at a time, so they never run at the same
  * time for the same worker and need no lock of their own. Each adds the time since the
  * one before: the sum of all times is the time since the first, by construction.
@@ -22,11 +23,12 @@
  * A worker is a process's first thread, known by task storage: that is right in any pid
  * namespace, costs other tasks one look at a pointer, and goes away with the task.
  *
- * Read from the bottom up: the two programs, enter and leave; then describe in wait.h and
+ * Read from the bottom up: the programs, enter and leave; then describe in wait.h and
  * walk in stack.h.
  */
 #include "kernel.h"
 #include "maps.h"
+#include "stack.h"
 #include "types.h"
 #include "wait.h"
 
@@ -93,30 +95,39 @@ static ALWAYS_INLINE u64 not_before(const struct gp_times *times, u64 now)
 	return now < times->since_ns ? times->since_ns : now;
 }
 
-/* Sends the wait that has ended, if there is one and it was long enough. */
-static ALWAYS_INLINE void send_if_long(struct gp_worker *worker)
+/* Puts a record into the ring. Not 0 if there is no room, which is counted. */
+static ALWAYS_INLINE long send(struct gp_wait *record)
 {
-	struct gp_wait *wait = &worker->wait;
-	u64 frames = wait->frame_count;
+	u64 frames = record->frame_count;
 	u64 flags = BPF_RB_NO_WAKEUP;
+	long refused;
 
-	if (!worker->waiting)
-		return;
-	worker->waiting = 0;
-	/* An idle worker waits for a request, and not for anything in one. */
-	if (wait->blocked_ns < wait_threshold_ns || (!frames && !wait->request))
-		return;
 	FORGET(frames);
 	if (frames > GP_FRAMES)
 		frames = GP_FRAMES;
 	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= ring_wake_bytes)
 		flags = BPF_RB_FORCE_WAKEUP;
-	if (bpf_ringbuf_output(&events, wait, GP_WAIT_HEAD_BYTES + frames * GP_FRAME_BYTES, flags)) {
-		worker->times.lost++;
+	refused = bpf_ringbuf_output(&events, record, GP_WAIT_HEAD_BYTES + frames * GP_FRAME_BYTES, flags);
+	if (refused)
 		count(GP_COUNT_RING_FULL);
-	} else {
+	return refused;
+}
+
+/* Sends the wait that has ended, if there is one and it was long enough. */
+static ALWAYS_INLINE void send_if_long(struct gp_worker *worker)
+{
+	struct gp_wait *wait = &worker->wait;
+
+	if (!worker->waiting)
+		return;
+	worker->waiting = 0;
+	/* An idle worker waits for a request, and not for anything in one. */
+	if (wait->blocked_ns < wait_threshold_ns || (!wait->frame_count && !wait->request))
+		return;
+	if (send(wait))
+		worker->times.lost++;
+	else
 		worker->times.written++;
-	}
 }
 
 /*
@@ -194,9 +205,9 @@ static ALWAYS_INLINE void leave(struct gp_worker *worker, struct gp_page *page,
 
 	step(worker, page);
 	if (times->state != GP_STATE_UNKNOWN)
-		settle(worker, delay - worker->run_delay, ran - worker->run_time, now);
+		settle(worker, delay - worker->run_delay, ran - times->ran_ns, now);
 	worker->run_delay = delay;
-	worker->run_time = ran;
+	times->ran_ns = ran;
 	if (preempted || !state) {
 		change(times, GP_STATE_RUNQUEUE, 0, now);
 	} else {
@@ -206,6 +217,7 @@ static ALWAYS_INLINE void leave(struct gp_worker *worker, struct gp_page *page,
 		worker->wait.began_ns = now;
 		worker->wait.blocked_ns = 0;
 		worker->wait.runqueue_ns = 0;
+		walk_stack(worker, &worker->walk, &worker->wait, worker->wait.request);
 		cause = describe(worker, task, state);
 		worker->waiting = 1;
 		change(times, GP_STATE_BLOCKED, cause, now);
@@ -310,5 +322,39 @@ int on_wakeup(u64 *context)
 		if (page)
 			wake(worker, page);
 	}
+	return 0;
+}
+
+/*
+ * Of each CPU, 99 times in a second, while somebody has its clock run: who is on it? In an
+ * interrupt, which does not come while the programs above run on this CPU. The worker's
+ * memory is the current one, and it stands still.
+ */
+SEC("perf_event")
+int on_clock(__attribute__((unused)) void *context)
+{
+	struct gp_worker *worker = worker_of(bpf_get_current_task_btf());
+	struct gp_look *look;
+	struct gp_page *page;
+	u64 request;
+	u32 zero = 0;
+
+	if (!worker)
+		return 0;
+	page = page_of(worker);
+	look = bpf_map_lookup_elem(&looks, &zero);
+	if (!page || !look)
+		return 0;
+	request = page->request;
+	if (!request)
+		return 0;
+	look->wait.worker = worker->worker;
+	look->wait.slot = worker->slot;
+	look->wait.request = request;
+	look->wait.began_ns = bpf_ktime_get_ns();
+	look->wait.kind = GP_KIND_ON_CPU;
+	look->wait.fd = -1;
+	walk_stack(worker, &look->walk, &look->wait, 0);
+	send(&look->wait);
 	return 0;
 }

@@ -2,11 +2,9 @@
 
 use glasspool_abi::zend::PhpBuild;
 
+use crate::kernel::Layout;
 use crate::types;
 use crate::{RegisterError, WorkerId};
-
-/// `struct gp_layout`, in its order.
-pub(crate) type Layout = [u32; types::LAYOUT_BYTES as usize / 4];
 
 /// The layout of a build, or which field is beyond what the programs read at once. They
 /// mask such offsets, and so would read another field's bytes.
@@ -30,6 +28,10 @@ pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, Regis
             (layout.func_type >= head).then_some(kind)
         })
         .or_else(|| {
+            let flags = ("zend_function.common.fn_flags", layout.func_flags, head - 4);
+            (!layout.func_flags.is_multiple_of(4) || layout.func_flags > head - 4).then_some(flags)
+        })
+        .or_else(|| {
             let text = (
                 "zend_string.val",
                 layout.string_val,
@@ -46,6 +48,7 @@ pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, Regis
             reach,
         });
     }
+    let (lasting, passing) = flags(&build.version);
     Ok([
         layout.ex_opline,
         layout.ex_func,
@@ -57,5 +60,29 @@ pub(crate) fn layout(worker: WorkerId, build: &PhpBuild) -> Result<Layout, Regis
         layout.op_lineno,
         layout.class_name,
         layout.string_len,
+        layout.func_flags,
+        lasting,
+        passing,
+        0,
     ])
+}
+
+/// What the flags of a function are that stays as it is for as long as a request, so that it
+/// is looked at only once in there: those that it must have, and those that it must not.
+/// Functions in opcache's shared memory are immutable, and nothing there is used again while
+/// a request runs (ext/opcache/ZendAccelerator.c, `accel_is_inactive`). Closures are copies on
+/// the heap, and a trampoline is one for many calls. The bits are those of Zend/zend_compile.h
+/// in these versions; of others nothing is known.
+fn flags(version: &str) -> (u32, u32) {
+    const IMMUTABLE: u32 = 1 << 7;
+    const CALL_VIA_TRAMPOLINE: u32 = 1 << 18;
+    const CLOSURE: u32 = 1 << 22;
+    if ["8.1.", "8.2.", "8.3.", "8.4."]
+        .iter()
+        .any(|known| version.starts_with(known))
+    {
+        (IMMUTABLE, CALL_VIA_TRAMPOLINE | CLOSURE)
+    } else {
+        (0, 0)
+    }
 }

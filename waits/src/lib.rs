@@ -4,17 +4,21 @@
 //! Two small programs run inside the kernel whenever a task is switched or woken
 //! (`bpf/waits.bpf.c`; nothing is attached to system calls). They account every
 //! nanosecond of a registered worker to one state, and send each wait that was long
-//! enough as a record. No process is stopped, none is asked, and no request waits for
-//! anything here: what does not fit is counted.
+//! enough as a record. A third runs while somebody wants to know what workers on a CPU do.
+//! No process is stopped, none is asked, and no request waits for anything here: what does
+//! not fit is counted.
 //!
-//! - [`Waits`]: load, register workers, read. Start here;
-//! - [`record`]: one wait, and the PHP stack that waited;
-//! - [`times`]: where a worker's time went so far;
+//! - [`load`]: starts the programs. What keeps them running are descriptors, which other
+//!   processes may hold as well; loading takes privileges, and nothing below does. Start here;
+//! - [`Roster`]: who is watched;
+//! - [`Records`]: what is told, and [`record`], one wait and the PHP stack that waited;
+//! - [`Eye`]: what a worker waits for now, and where its time went so far;
+//! - [`Waits`]: all of these in one hand, and [`times`], its snapshots;
 //! - [`ladder`]: what this machine allows, found out by trying, and what would allow more;
-//! - `kernel`: the boundary: a worker's page, and bpf(2). All `unsafe` of this crate;
+//! - `kernel`: the boundary: workers' pages, and bpf(2). All `unsafe` of this crate;
 //! - `layout`, `types`: what is shared with the programs.
 //!
-//! Without the feature `ebpf` everything compiles and [`Waits::load`] says why not.
+//! Without the feature `ebpf` everything compiles and [`load`] says why not.
 //!
 //! **Trust.** The programs are ours. What a worker can write decides what they report of
 //! *that worker*: its page, and PHP's structures in its memory. Every length and offset
@@ -25,26 +29,44 @@
 #![deny(unsafe_code)]
 
 #[cfg(feature = "ebpf")]
+mod eye;
+#[cfg(feature = "ebpf")]
 mod kernel;
 pub mod ladder;
 #[cfg(feature = "ebpf")]
 mod layout;
 #[cfg(feature = "ebpf")]
 mod loader;
-#[cfg(not(feature = "ebpf"))]
-#[path = "without.rs"]
-mod loader;
 pub mod record;
+#[cfg(feature = "ebpf")]
+mod records;
+#[cfg(feature = "ebpf")]
+mod roster;
 pub mod times;
 mod types;
+#[cfg(feature = "ebpf")]
+mod waits;
+#[cfg(not(feature = "ebpf"))]
+mod without;
 
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "ebpf")]
+pub use eye::Eye;
 pub use ladder::{Rung, Unavailable};
-pub use loader::Waits;
-pub use record::{Address, Cause, Descriptor, Frame, Wait};
+#[cfg(feature = "ebpf")]
+pub use loader::load;
+pub use record::{Address, Cause, Descriptor, Frame, OnCpu, Record, Wait};
+#[cfg(feature = "ebpf")]
+pub use records::Records;
+#[cfg(feature = "ebpf")]
+pub use roster::Roster;
 pub use times::Times;
+#[cfg(feature = "ebpf")]
+pub use waits::Waits;
+#[cfg(not(feature = "ebpf"))]
+pub use without::{Eye, Records, Roster, Waits, load};
 
 /// What is asked of the programs when they are loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +75,9 @@ pub struct Settings {
     pub slots: u32,
     /// Shorter waits are accounted for but make no record.
     pub wait_threshold: Duration,
-    /// Calls of PHP that are kept of a stack, innermost first; at most 32. Each costs the
-    /// worker some 0.4 us whenever it blocks, however shortly.
+    /// Calls of PHP that are kept of a stack, innermost first; at most 32. Each that was not
+    /// there at the wait before costs the worker some 0.4 us, however shortly it blocks; in a
+    /// request and with opcache, some 20 ns if it was (docs/adr/005).
     pub frames: u32,
     /// Length of the ring of records; made a power of two of whole pages.
     pub ring_bytes: u32,
@@ -89,8 +112,8 @@ impl fmt::Display for WorkerId {
 /// What a turn at the ring gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drained {
-    /// Waits that were told.
-    pub waits: u64,
+    /// Records that were told.
+    pub records: u64,
     /// Whether the bound was reached, and there may be more.
     pub more: bool,
 }

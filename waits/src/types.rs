@@ -3,6 +3,8 @@
 
 use std::mem::{offset_of, size_of};
 
+use glasspool_abi::times;
+
 /// The `#define`s of `bpf/types.h`, without their `GP_`.
 #[expect(
     dead_code,
@@ -26,6 +28,7 @@ pub(crate) struct RawTimes {
     pub(crate) waits: u64,
     pub(crate) written: u64,
     pub(crate) lost: u64,
+    pub(crate) ran_ns: u64,
 }
 
 /// `struct gp_frame`.
@@ -67,7 +70,8 @@ pub(crate) struct RawWait {
     pub(crate) frame_count: u32,
     pub(crate) address: [u8; 16],
     pub(crate) path: [u8; PATH_BYTES as usize],
-    pub(crate) unused: [u32; 2],
+    pub(crate) kind: u32,
+    pub(crate) unused: u32,
 }
 
 const _: () = {
@@ -75,7 +79,7 @@ const _: () = {
     assert!(size_of::<RawFrame>() == FRAME_BYTES as usize);
     assert!(size_of::<RawWait>() == WAIT_HEAD_BYTES as usize);
     assert!(WAIT_BYTES == WAIT_HEAD_BYTES + FRAMES * FRAME_BYTES);
-    assert!(WORKER_BYTES == WORKER_WAIT_AT + WAIT_BYTES);
+    assert!(WORKER_BYTES > WORKER_WAIT_AT + WAIT_BYTES);
     assert!(offset_of!(RawTimes, since_ns) == TIMES_SINCE_NS_AT as usize);
     assert!(offset_of!(RawTimes, state) == TIMES_STATE_AT as usize);
     assert!(offset_of!(RawTimes, cause) == TIMES_CAUSE_AT as usize);
@@ -85,6 +89,7 @@ const _: () = {
     assert!(offset_of!(RawTimes, waits) == TIMES_WAITS_AT as usize);
     assert!(offset_of!(RawTimes, written) == TIMES_WRITTEN_AT as usize);
     assert!(offset_of!(RawTimes, lost) == TIMES_LOST_AT as usize);
+    assert!(offset_of!(RawTimes, ran_ns) == TIMES_RAN_NS_AT as usize);
     assert!(offset_of!(RawFrame, kind) == FRAME_TYPE_AT as usize);
     assert!(offset_of!(RawFrame, name_length) == FRAME_NAME_LENGTH_AT as usize);
     assert!(offset_of!(RawFrame, class_length) == FRAME_CLASS_LENGTH_AT as usize);
@@ -110,4 +115,29 @@ const _: () = {
     assert!(offset_of!(RawWait, frame_count) == WAIT_FRAME_COUNT_AT as usize);
     assert!(offset_of!(RawWait, address) == WAIT_ADDRESS_AT as usize);
     assert!(offset_of!(RawWait, path) == WAIT_PATH_AT as usize);
+    assert!(offset_of!(RawWait, kind) == WAIT_KIND_AT as usize);
+};
+
+/// What a worker reads of its page is where the programs write it.
+const _: () = {
+    assert!(size_of::<RawTimes>() == times::RAW_WORDS * 8);
+    assert!(PAGE_BYTES as usize == times::PAGE_BYTES);
+    assert!(PAGE_REQUEST_AT as usize == times::REQUEST * 8);
+    assert!(PAGE_SEQUENCE_AT as usize == times::SEQUENCE * 8);
+    assert!(PAGE_TIMES_AT as usize == times::TIMES * 8);
+    assert!(CAUSES as usize == times::CAUSES);
+    assert!(offset_of!(RawTimes, began_ns) == times::BEGAN * 8);
+    assert!(offset_of!(RawTimes, since_ns) == times::SINCE * 8);
+    assert!(offset_of!(RawTimes, state) == times::STATE * 8);
+    assert!(offset_of!(RawTimes, cause) == times::STATE * 8 + 4);
+    assert!(offset_of!(RawTimes, on_cpu_ns) == times::ON_CPU * 8);
+    assert!(offset_of!(RawTimes, runqueue_ns) == times::RUNQUEUE * 8);
+    assert!(offset_of!(RawTimes, blocked_ns) == times::BLOCKED * 8);
+    assert!(offset_of!(RawTimes, waits) == times::WAITS * 8);
+    assert!(offset_of!(RawTimes, written) == times::WRITTEN * 8);
+    assert!(offset_of!(RawTimes, lost) == times::LOST * 8);
+    assert!(offset_of!(RawTimes, ran_ns) == times::RAN * 8);
+    assert!(STATE_ON_CPU == times::STATE_ON_CPU);
+    assert!(STATE_RUNQUEUE == times::STATE_RUNQUEUE);
+    assert!(STATE_BLOCKED == times::STATE_BLOCKED);
 };

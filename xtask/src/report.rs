@@ -29,6 +29,11 @@ impl Report {
         print(format_args!("....  {seconds:>4} s  {text}"));
     }
 
+    /// What was found, for people.
+    pub(crate) fn show(&self, text: impl Display) {
+        print(format_args!("      {text}"));
+    }
+
     /// `ok` or `FAIL`; the two sides are shown when it failed.
     pub(crate) fn check(
         &mut self,

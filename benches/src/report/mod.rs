@@ -3,6 +3,7 @@
 mod look;
 mod table;
 mod verdict;
+mod waits;
 
 use std::fs;
 use std::path::Path;
@@ -17,6 +18,7 @@ use crate::machine::Machine;
 use crate::slow::SlowResult;
 use crate::stats::{Summary, paired_ratio};
 use crate::telemetry::{black_hole::BlackHoleResult, cost::CostResult, counts::CountsResult};
+use crate::waits::{cost::CostResult as EbpfCost, sum::SumResult};
 
 pub use verdict::Verdict;
 
@@ -55,6 +57,10 @@ pub struct Report {
     pub black_hole: Option<BlackHoleResult>,
     /// What tracing costs.
     pub cost: Option<CostResult>,
+    /// What programs in the kernel cost.
+    pub hello_ebpf: Option<EbpfCost>,
+    /// Whether what they tell adds up.
+    pub waits_sum: Option<SumResult>,
     /// What was left out, and why.
     pub skipped: Vec<Note>,
     /// What should have been measured but could not be.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::table::range;
-use super::{CaseReport, Report, look};
+use super::{CaseReport, Report, look, waits};
 use crate::case;
 use crate::stats::Summary;
 use crate::telemetry::{black_hole::BlackHoleResult, counts::CountsResult};
@@ -37,6 +37,10 @@ impl Verdict {
         all.extend(look::verdicts(report.look.as_ref(), report.torn.as_ref()));
         all.extend(report.counts.iter().map(CountsResult::verdict));
         all.extend(report.black_hole.iter().flat_map(BlackHoleResult::verdicts));
+        all.extend(waits::verdicts(
+            report.hello_ebpf.as_ref(),
+            report.waits_sum.as_ref(),
+        ));
         all
     }
 

@@ -49,6 +49,18 @@ pub enum Tracing {
     All,
 }
 
+/// Programs in the kernel that tell what workers wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ebpf {
+    /// Where they can be had: the default.
+    Auto,
+    /// Not used.
+    Off,
+    /// Without them the server does not start.
+    Required,
+}
+
 /// A php.ini.
 #[derive(Debug)]
 pub struct Ini {
@@ -165,6 +177,11 @@ fn glasspool_toml(spec: &Spec<'_>, sink: Option<SocketAddr>) -> String {
         Tracing::OnePercent => "sampler = \"parentbased_traceidratio\"\nratio = 0.01\n",
         Tracing::All => "sampler = \"always_on\"\n",
     };
+    text += match spec.ebpf {
+        Ebpf::Auto => "",
+        Ebpf::Off => "\n[ebpf]\nmode = \"off\"\n",
+        Ebpf::Required => "\n[ebpf]\nmode = \"required\"\n",
+    };
     if spec.hold {
         text += "\n[slow]\nstop = \"always\"\n";
     }
@@ -213,6 +230,7 @@ mod tests {
                 pool: "access.format = \"%s\"\n",
                 overlay: "",
             },
+            ebpf: Ebpf::Off,
         };
         let files = Files::write(&spec, Some(([127, 0, 0, 1], 4318).into())).unwrap();
         let overlay = files
@@ -231,6 +249,7 @@ mod tests {
         assert!(stock.contains("pm.max_children = 3\n") && stock.contains("request_slowlog_timeout = 1s\n"));
         let overlay = overlay.unwrap();
         assert!(overlay.contains("binary = \"/usr/sbin/php-fpm8.2\"") && overlay.contains("ratio = 0.01"));
+        assert!(overlay.contains("[ebpf]\nmode = \"off\"\n"), "{overlay}");
         assert!(overlay.ends_with("[slow]\nstop = \"always\"\n"), "{overlay}");
         assert!(overlay.contains("endpoint = \"http://127.0.0.1:4318\""));
     }

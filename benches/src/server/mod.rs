@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 pub(crate) use config::free_port;
-pub use config::{Ini, Tracing};
+pub use config::{Ebpf, Ini, Tracing};
 pub use facts::Facts;
 
 use crate::BenchError;
@@ -85,6 +85,8 @@ pub struct Spec<'a> {
     pub slow_after_s: Option<u32>,
     /// Whether Glasspool holds a slow worker that runs, as php-fpm does, rather than only if it must.
     pub hold: bool,
+    /// Whether Glasspool uses programs in the kernel.
+    pub ebpf: Ebpf,
     /// What else its files say.
     pub more: More<'a>,
 }
@@ -174,6 +176,11 @@ impl Server {
     /// What PHP says of itself.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Pid of the process that was started.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Pids of the pool's workers.
@@ -269,6 +276,18 @@ impl Server {
     pub fn exported(&self, stop: &Stop) -> Result<Option<Received>, BenchError> {
         let settle = |sink: &Sink| sink.settle(self.sent, SPAN_QUIET, stop);
         self.sink.as_ref().map(settle).transpose()
+    }
+
+    /// Waits for what is to be exported so far, and begins anew to add up times.
+    ///
+    /// # Errors
+    /// [`BenchError::Interrupted`].
+    pub fn forget_sums(&self, stop: &Stop) -> Result<(), BenchError> {
+        self.exported(stop)?;
+        if let Some(sink) = &self.sink {
+            sink.forget_sums();
+        }
+        Ok(())
     }
 
     /// Decodes what has been exported so far, so that it is not done during a measurement.

@@ -82,6 +82,43 @@ fn spans_are_counted_and_samples_kept() {
 }
 
 #[test]
+fn times_are_added_up_and_what_is_off_is_counted() {
+    let request = |parts: [f64; 3], length_ns: u64| Span {
+        kind: SpanKind::Server.into(),
+        start_time_unix_nano: 7_000_000_000,
+        end_time_unix_nano: 7_000_000_000 + length_ns,
+        attributes: vec![
+            attribute("php.time.on_cpu", Value::DoubleValue(parts[0])),
+            attribute("php.time.runqueue", Value::DoubleValue(parts[1])),
+            attribute("php.time.blocked", Value::DoubleValue(parts[2])),
+            attribute("php.blocked.sleep", Value::DoubleValue(parts[2])),
+            attribute("php.cpu.user_time", Value::DoubleValue(parts[0] - 0.000_02)),
+            attribute("php.waits.count", Value::IntValue(1)),
+            attribute("php.request.post_response_duration", Value::DoubleValue(0.001)),
+        ],
+        ..Span::default()
+    };
+    let mut sums = Sums::default();
+    for (parts, length_ns) in [
+        ([0.002, 0.001, 0.003], 5_000_000),
+        ([0.002, 0.001, 0.003], 4_800_000),
+        ([0.002, 0.001, 0.003], 8_000_000),
+    ] {
+        sums.add(&request(parts, length_ns));
+    }
+    // Without the programs nobody knows of waits.
+    let mut untold = request([0.0; 3], 0);
+    untold
+        .attributes
+        .retain(|attribute| attribute.key != "php.waits.count");
+    sums.add(&untold);
+    assert_eq!((sums.told, sums.untold), (3, 1));
+    assert_eq!((sums.beyond_close, sums.beyond_far), (2, 1));
+    assert_eq!((sums.parts.min(), sums.causes.max()), (0, 0));
+    assert!(sums.cpu.max().abs_diff(20_000) < 50, "{}", sums.cpu.max());
+}
+
+#[test]
 fn a_wait_for_spans_that_never_come_ends() {
     let sink = Sink::start().unwrap();
     let stop = Stop::never().unwrap();

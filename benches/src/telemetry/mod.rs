@@ -74,6 +74,7 @@ fn start(
         tracing,
         slow_after_s: None,
         hold: false,
+        ebpf: crate::server::Ebpf::Auto,
         more,
     };
     Server::start(&spec, setup.stop)

@@ -14,7 +14,7 @@ use std::{
 use opentelemetry::{
     KeyValue, Value,
     logs::AnyValue,
-    trace::{Event, Status},
+    trace::{Event, SpanKind, Status},
 };
 use opentelemetry_sdk::{logs::SdkLogRecord, trace::SpanData};
 
@@ -26,6 +26,9 @@ use crate::{
     metrics::{self, Snapshot},
     semconv::name,
 };
+
+/// Work after the response that is worth a person's time, seconds. Each request has some.
+const LONG_AFTER_S: f64 = 0.001;
 
 /// Writes all signals to one [`Terminal`].
 pub(crate) struct Console(Arc<Mutex<Terminal>>);
@@ -75,6 +78,9 @@ impl Sink<Snapshot> for Console {
 pub fn render_span(span: &SpanData, colours: bool) -> String {
     let paint = Paint(colours);
     let attributes = Attributes(&span.attributes);
+    if span.span_kind != SpanKind::Server {
+        return render_wait(span, &attributes, &paint);
+    }
     let failed = matches!(span.status, Status::Error { .. });
     let status = match attributes.text(name::HTTP_RESPONSE_STATUS_CODE) {
         Some(code) => code.into_owned(),
@@ -102,7 +108,8 @@ pub fn render_span(span: &SpanData, colours: bool) -> String {
         escape(&target),
         millis(took)
     );
-    if let Some(seconds) = attributes.number(name::PHP_POST_RESPONSE_DURATION) {
+    let after = attributes.number(name::PHP_POST_RESPONSE_DURATION);
+    if let Some(seconds) = after.filter(|seconds| *seconds >= LONG_AFTER_S) {
         append(
             &mut line,
             format_args!(" + {:.1} ms after the response", seconds * 1e3),
@@ -113,6 +120,9 @@ pub fn render_span(span: &SpanData, colours: bool) -> String {
         attributes.number(name::PHP_CPU_SYSTEM_TIME),
     ) {
         append(&mut line, format_args!("  cpu {:.1} ms", (user + system) * 1e3));
+    }
+    if let Some(seconds) = attributes.number(name::PHP_TIME_BLOCKED) {
+        append(&mut line, format_args!("  blocked {:.1} ms", seconds * 1e3));
     }
     if let Some(bytes) = attributes.number(name::PHP_MEMORY_PEAK) {
         append(
@@ -146,6 +156,32 @@ pub fn render_span(span: &SpanData, colours: bool) -> String {
         before = Some(event);
     }
     line
+}
+
+/// One line: `12:01:02.123Z    waited 50.0 ms in mysqli_query (/srv/db.php:42) for network
+/// 127.0.0.1:3306 …`.
+fn render_wait(span: &SpanData, attributes: &Attributes<'_>, paint: &Paint) -> String {
+    let took = span.end_time.duration_since(span.start_time).unwrap_or_default();
+    let mut line = format!("waited {} in {}", millis(took), escape(&span.name));
+    if let (Some(file), Some(number)) = (
+        attributes.text(name::CODE_FILE_PATH),
+        attributes.text(name::CODE_LINE_NUMBER),
+    ) {
+        append(&mut line, format_args!(" ({}:{number})", escape(&file)));
+    }
+    let class = attributes.text(name::PHP_WAIT_CLASS).unwrap_or_default();
+    append(&mut line, format_args!(" for {class}"));
+    let with = attributes
+        .text(name::NETWORK_PEER_ADDRESS)
+        .or(attributes.text(name::FILE_NAME));
+    if let Some(with) = with {
+        append(&mut line, format_args!(" {}", escape(&with)));
+    }
+    if let Some(port) = attributes.text(name::NETWORK_PEER_PORT) {
+        append(&mut line, format_args!(":{port}"));
+    }
+    let trace = paint.dim(&format!("trace {}", span.span_context.trace_id()));
+    format!("{}    {line}  {trace}\n", clock(span.start_time))
 }
 
 /// One line for the record, then its stack indented.

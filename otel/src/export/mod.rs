@@ -1,7 +1,9 @@
 //! Getting spans, log records and metrics out without ever holding up the one who has them.
 //!
 //! A [`Pipeline`] is a lane for each signal: a bounded queue and one task that sends a batch
-//! at a time; a collector that hangs on one does not hold up the others. Spans wait for
+//! at a time; a collector that hangs on one does not hold up the others. Spans of waits have
+//! a lane of their own, so that they never take the place of a request's span, and both can
+//! be counted: there is one span for each request, and any number of waits. Spans wait for
 //! company up to the schedule delay. Log records tell of requests that hang right now and
 //! go at once, unless `OTEL_BLRP_SCHEDULE_DELAY` says otherwise; so do metrics, which are
 //! collected when it is time.
@@ -37,14 +39,18 @@ use crate::{
     queue::Priority,
 };
 
+/// Of the room in the queue of spans, that much more for spans of waits.
+const WAIT_SHARE: usize = 4;
 /// Snapshots that wait. A newer one says all that an older one does.
 const SNAPSHOTS: usize = 4;
 
 /// What became of everything that was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Of the spans.
+    /// Of the spans of requests.
     pub spans: Delivery,
+    /// Of the spans of their waits.
+    pub waits: Delivery,
     /// Of the log records.
     pub logs: Delivery,
     /// Of the snapshots of all metrics.
@@ -97,6 +103,7 @@ impl std::fmt::Debug for Terminal {
 #[derive(Debug)]
 pub struct Pipeline {
     spans: Option<Lane<SpanData>>,
+    waits: Option<Lane<SpanData>>,
     logs: Option<Lane<SdkLogRecord>>,
     metrics: Option<Lane<Snapshot>>,
 }
@@ -127,11 +134,19 @@ impl Pipeline {
             stdout,
         };
         let limits = options.limits;
-        let spans = ways.start(
-            ("traces", &options.traces, options.batch),
-            size::of_span,
-            otlp::Spans::new(resource, limits),
-        )?;
+        let of_spans = |batch| {
+            ways.start(
+                ("traces", &options.traces, batch),
+                size::of_span,
+                otlp::Spans::new(resource, limits),
+            )
+        };
+        let spans = of_spans(options.batch)?;
+        let waits = of_spans(BatchOptions {
+            max_queue_items: options.batch.max_queue_items.div_ceil(WAIT_SHARE),
+            max_queue_bytes: options.batch.max_queue_bytes / WAIT_SHARE,
+            ..options.batch
+        })?;
         let logs = ways.start(
             ("logs", &options.logs, options.log_batch),
             size::of_record,
@@ -150,10 +165,15 @@ impl Pipeline {
             size::of_snapshot,
             otlp::Metrics::new(resource, temporality),
         )?;
-        Ok(Pipeline { spans, logs, metrics })
+        Ok(Pipeline {
+            spans,
+            waits,
+            logs,
+            metrics,
+        })
     }
 
-    /// Queues a span; never waits. Without a traces exporter it does nothing.
+    /// Queues a request's span; never waits. Without a traces exporter it does nothing.
     pub fn push_span(&self, span: SpanData, priority: Priority) {
         if let Some(lane) = &self.spans {
             lane.push(span, priority);
@@ -165,6 +185,14 @@ impl Pipeline {
     pub fn push_span_now(&self, span: SpanData) {
         if let Some(lane) = &self.spans {
             lane.push_now(span);
+        }
+    }
+
+    /// Queues the span of a wait in a request; never waits. Without a traces exporter it
+    /// does nothing.
+    pub fn push_wait(&self, span: SpanData, priority: Priority) {
+        if let Some(lane) = &self.waits {
+            lane.push(span, priority);
         }
     }
 
@@ -223,6 +251,7 @@ impl Pipeline {
     pub fn counters(&self) -> Counters {
         Counters {
             spans: self.spans.as_ref().map(Lane::delivery).unwrap_or_default(),
+            waits: self.waits.as_ref().map(Lane::delivery).unwrap_or_default(),
             logs: self.logs.as_ref().map(Lane::delivery).unwrap_or_default(),
             metrics: self.metrics.as_ref().map(Lane::delivery).unwrap_or_default(),
         }
@@ -233,12 +262,18 @@ impl Pipeline {
     /// [`Delivery::abandoned`].
     pub async fn shutdown(self, patience: Duration) -> Counters {
         let deadline = Instant::now() + patience;
-        let (spans, logs, metrics) = tokio::join!(
+        let (spans, waits, logs, metrics) = tokio::join!(
             finish(self.spans, deadline),
+            finish(self.waits, deadline),
             finish(self.logs, deadline),
             finish(self.metrics, deadline)
         );
-        Counters { spans, logs, metrics }
+        Counters {
+            spans,
+            waits,
+            logs,
+            metrics,
+        }
     }
 }
 

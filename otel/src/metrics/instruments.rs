@@ -30,8 +30,8 @@ pub enum Kind {
 
 /// Attributes of our own instruments, besides those in [`crate::semconv::name`].
 pub mod attribute {
-    /// What came of a look: `exact`, `checked`, `stopped`, `partial`, `failed`, `too_late`,
-    /// `skipped`, `postponed`.
+    /// What came of a look: `exact`, `checked`, `stopped`, `partial`, `noted`, `failed`,
+    /// `too_late`, `skipped`, `postponed`.
     pub const LOOK_OUTCOME: &str = "php.look.outcome";
     /// `idle` or `busy`.
     pub const WORKER_STATE: &str = "php.worker.state";
@@ -46,8 +46,17 @@ pub mod attribute {
     pub const RELOAD_OUTCOME: &str = "php.reload.outcome";
     /// Which signal waits: `traces`, `logs`, `metrics`.
     pub const SIGNAL: &str = "php.signal";
-    /// Why a record was lost: `overwritten`, `garbled`.
+    /// Why a record was lost: `overwritten`, `garbled`; of a wait `ring_full`, `malformed`,
+    /// `late`, `missing`.
     pub const LOSS_REASON: &str = "php.loss.reason";
+    /// What a worker did: `on_cpu`, `runqueue`, `blocked`.
+    pub const TIME_STATE: &str = "php.time.state";
+    /// Why the kernel programs do not run.
+    pub const WAITS_REASON: &str = "php.waits.reason";
+    /// What became of a switch that the kernel did not tell: `made_up`, `odd`.
+    pub const SWITCH_OUTCOME: &str = "php.switch.outcome";
+    /// Which of several queues (the conventions' name).
+    pub const COMPONENT_NAME: &str = "otel.component.name";
     /// On the one series that holds what has no room in others (the SDKs' name).
     pub const OVERFLOW: &str = "otel.metric.overflow";
 }
@@ -113,6 +122,15 @@ instruments! {
         "Whether the observer may do this with the pool's workers: 1 or 0.";
     LOOKS: Counter, "php.observer.looks", "{look}",
         "Looks into workers, by what came of them.";
+    WORKER_TIME: Counter, "php.worker.time", "s",
+        "Time of requests that have ended: on a CPU, waiting for one, and blocked, by cause.";
+    WAITS_RUNG: Gauge, "php.waits.rung", "{rung}",
+        "How much can be told of where requests' time went: 0 nothing, 1 on a CPU and waiting for one, 2 the same and \
+         the PHP stacks of slow requests, 3 each wait.";
+    WAITS_LOST: Counter, "php.waits.records.lost", "{wait}",
+        "Waits that were long enough to be told and are on no span, by reason.";
+    SWITCHES_MISSED: Counter, "php.waits.switches.missed", "{switch}",
+        "Switches of workers that the kernel did not tell, by what became of that.";
     STOP_TIME: Counter, "php.observer.stop_time", "s",
         "Time for which workers were stopped to be looked into.";
     OBSERVER_CPU: Counter, "php.observer.cpu.time", "s",

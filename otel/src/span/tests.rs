@@ -68,6 +68,7 @@ pub(crate) fn end() -> End {
         memory_peak: 2 << 20,
         error_level: 0,
         error_line: 0,
+        times: glasspool_abi::times::Known::Nothing,
     }
 }
 
@@ -142,12 +143,7 @@ fn an_ordinary_request() {
     ] {
         assert_eq!(attribute(&span, key), Some(value), "{key}");
     }
-    for absent in [
-        "error.type",
-        "http.route",
-        "php.request.aborted",
-        "php.request.post_response_duration",
-    ] {
+    for absent in ["error.type", "http.route", "php.request.aborted"] {
         assert_eq!(attribute(&span, absent), None, "{absent}");
     }
 }
@@ -225,15 +221,19 @@ fn a_fatal_error_is_an_exception_event() {
 }
 
 #[test]
-fn work_after_the_response_is_an_attribute() {
-    let span = span(&End {
-        flags: FINISHED_EARLY,
-        ..end()
-    });
-    assert_eq!(
-        attribute(&span, "php.request.post_response_duration"),
-        Some(0.1876.into())
-    );
+fn work_after_the_response_is_an_attribute_if_asked_for_or_long() {
+    let told = |flags, after_ns| {
+        let responded_mono_ns = end().responded_mono_ns;
+        let span = span(&End {
+            flags,
+            end_mono_ns: responded_mono_ns + after_ns,
+            ..end()
+        });
+        attribute(&span, "php.request.post_response_duration")
+    };
+    assert_eq!(told(FINISHED_EARLY, 1_000), Some(0.000_001.into()));
+    assert_eq!(told(0, 50_000), Some(0.000_05.into()));
+    assert_eq!(told(0, 49_999), None);
 }
 
 #[test]

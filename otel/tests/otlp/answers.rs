@@ -104,6 +104,7 @@ fn span() -> SpanData {
         memory_peak: 0,
         error_level: 0,
         error_line: 0,
+        times: glasspool_abi::times::Known::Nothing,
     };
     server_span(&end, &facts(), &[], &Conventions::default())
 }

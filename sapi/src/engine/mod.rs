@@ -147,12 +147,14 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
                 worker,
                 pool,
                 slot_bytes,
+                times_page,
             } => {
                 let order = Order {
                     worker,
                     pool,
                     slot_bytes,
                     raised: raised.as_ref(),
+                    times_page,
                     fds,
                 };
                 spawn(control, title, &pools, supervisor, order)?;
@@ -230,6 +232,7 @@ struct Order<'a> {
     slot_bytes: u64,
     /// Rules of sampling that are raised for a time.
     raised: Option<&'a OwnedFd>,
+    times_page: Option<u32>,
     fds: Vec<OwnedFd>,
 }
 
@@ -245,7 +248,9 @@ fn spawn(
     let Some(pool) = pools.get(&order.pool) else {
         return refuse(format!("pool {} is not known to this engine", order.pool));
     };
-    let Ok([slot, stdout, stderr]) = <[OwnedFd; 3]>::try_from(order.fds) else {
+    let mut fds = order.fds;
+    let map_of_pages = order.times_page.and_then(|_| fds.pop());
+    let Ok([slot, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
         return refuse("a worker needs its slot, standard output and standard error".to_owned());
     };
     match ffi::fork_worker() {
@@ -269,6 +274,7 @@ fn spawn(
                 raised: order.raised,
                 slot,
                 slot_bytes: order.slot_bytes,
+                times: map_of_pages.zip(order.times_page),
                 stdout,
                 stderr,
                 supervisor: supervisor.0,

@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use rustix::process::Signal;
 
 use super::access_log::{AccessLog, Fixed};
+use super::account::Account;
 use super::admission::Admission;
 use super::exchange::{self, Exchange};
 use super::log::{self, here};
@@ -34,6 +35,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) raised: Option<&'a OwnedFd>,
     pub(crate) slot: OwnedFd,
     pub(crate) slot_bytes: u64,
+    /// The kernel programs' map of pages, and which is this worker's.
+    pub(crate) times: Option<(OwnedFd, u32)>,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     pub(crate) supervisor: i32,
@@ -48,6 +51,9 @@ pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admis
     let calls = memory
         .as_ref()
         .and_then(|_| File::open("/proc/self/syscall").ok());
+    // Opened before the root of the file system may change. The map's other pages belong to
+    // others, so its descriptor is closed at once.
+    let account = Account::of(parts.times, parts.pool.tracing, ffi::is_forked);
     rustix::stdio::dup2_stdout(&parts.stdout).map_err(|e| format!("dup2 of standard output: {e}"))?;
     rustix::stdio::dup2_stderr(&parts.stderr).map_err(|e| format!("dup2 of standard error: {e}"))?;
     drop((parts.stdout, parts.stderr));
@@ -63,6 +69,9 @@ pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admis
         signals::install(parts.listener)?;
         ffi::set_environment(pool.clear_env, &pool.env);
         ffi::php_after_fork();
+        if !ffi::watch_forks() {
+            return Err("pthread_atfork: there is no memory".to_owned());
+        }
         for setting in &pool.php_values {
             set_php_value(setting);
         }
@@ -76,7 +85,7 @@ pub(crate) fn become_worker(parts: Parts<'_>, control: &Channel) -> Result<Admis
             .map_err(|e| format!("dup of the doorbell: {e}"))?;
         let raised = parts.raised.map(|page| RaisedRules::map(page, &pool.name));
         let raised = raised.transpose().map_err(|e| e.to_string())?;
-        let mut recorder = Recorder::new(slot, doorbell, raised);
+        let mut recorder = Recorder::new(slot, doorbell, account, raised);
         recorder.tell_lines(pool.tell_lines, pool.catch_output);
         exchange::install(Exchange::new(recorder, access_log));
         follow_supervisor(parts.supervisor)?;

@@ -12,6 +12,12 @@ pub(crate) fn unix_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
+/// CPU time so far of this thread, which in a worker is all there is; nanoseconds. A system
+/// call.
+pub(crate) fn ran_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
+}
+
 fn nanoseconds(time: rustix::time::Timespec) -> u64 {
     let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
     seconds

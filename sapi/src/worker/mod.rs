@@ -3,11 +3,13 @@
 //! ([`serve`]). How it dies of a signal is in `crash`.
 //!
 //! What can be decided without PHP is in modules that need none: `script` (path
-//! fix-ups), `head` (status lines), `recorder` (the slot), `connection`, `admission`
-//! (who may connect), `access_log`, `log` (lines on standard error).
+//! fix-ups), `head` (status lines), `recorder` (the slot), `account` (where a request's
+//! time went), `connection`, `admission` (who may connect), `access_log`, `log` (lines on
+//! standard error).
 
 #[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
 mod access_log;
+mod account;
 #[cfg_attr(test, expect(dead_code, reason = "its callers need PHP"))]
 mod admission;
 #[cfg(not(test))]

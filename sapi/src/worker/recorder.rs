@@ -16,6 +16,7 @@ use glasspool_abi::trace::{SpanId, TraceId, TraceParent};
 use glasspool_fastcgi::Params;
 
 use self::line::Lines;
+use super::account::Account;
 use super::clock;
 use super::exchange::Resolved;
 use super::php_error::KeptError;
@@ -31,6 +32,7 @@ pub(crate) struct Recorder {
     number: u64,
     start: (u64, u64),
     cpu: (u64, u64),
+    account: Account,
     random: RandomBytes,
     /// Rules of sampling that the supervisor raises for a time.
     raised: Option<RaisedRules>,
@@ -42,7 +44,12 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn new(slot: SlotWriter, doorbell: OwnedFd, raised: Option<RaisedRules>) -> Recorder {
+    pub(crate) fn new(
+        slot: SlotWriter,
+        doorbell: OwnedFd,
+        account: Account,
+        raised: Option<RaisedRules>,
+    ) -> Recorder {
         Recorder {
             slot,
             doorbell,
@@ -51,6 +58,7 @@ impl Recorder {
             number: 0,
             start: (0, 0),
             cpu: clock::cpu_ns(),
+            account,
             random: RandomBytes::new(),
             raised,
             link: None,
@@ -71,7 +79,7 @@ impl Recorder {
 
     /// Takes the time: the first byte of a request is here.
     pub(crate) fn mark_start(&mut self) {
-        self.start = (clock::unix_ns(), clock::monotonic_ns());
+        self.start = self.account.begin(self.number + 1);
         self.slot.set_started(self.start.1);
     }
 
@@ -137,7 +145,7 @@ impl Recorder {
         {
             begin.text(Text::Queued, queued.to_string().as_bytes());
         }
-        self.slot.publish_begin(begin.bytes());
+        self.slot.publish_begin(begin.bytes(), self.account.at_begin());
         self.slot.set_stage(Stage::Info);
     }
 
@@ -151,20 +159,25 @@ impl Recorder {
     /// Adds who the client says it is, once PHP has found out.
     pub(crate) fn user(&mut self, user: &[u8]) {
         self.begin.text(Text::User, user);
-        self.slot.publish_begin(self.begin.bytes());
+        self.slot
+            .publish_begin(self.begin.bytes(), self.account.at_begin());
     }
 
     /// Publishes what has ended. CPU time is counted from the end of the request
     /// before, so that accepting and reading this one belong to it.
     pub(crate) fn end(&mut self, scalars: EndScalars, error: Option<&KeptError>) {
         let cpu = clock::cpu_ns();
+        let cpu_user_ns = cpu.0.saturating_sub(self.cpu.0);
+        let cpu_system_ns = cpu.1.saturating_sub(self.cpu.1);
+        self.cpu = cpu;
+        let (end_mono_ns, times) = self.account.end(self.start.1, cpu_user_ns + cpu_system_ns);
         let mut scalars = EndScalars {
-            end_mono_ns: clock::monotonic_ns(),
-            cpu_user_ns: cpu.0.saturating_sub(self.cpu.0),
-            cpu_system_ns: cpu.1.saturating_sub(self.cpu.1),
+            end_mono_ns,
+            cpu_user_ns,
+            cpu_system_ns,
+            times,
             ..scalars
         };
-        self.cpu = cpu;
         self.slot.set_last(Last {
             cpu_ns: scalars.cpu_user_ns + scalars.cpu_system_ns,
             duration_ns: scalars.end_mono_ns.saturating_sub(self.start.1),
@@ -188,6 +201,7 @@ impl Recorder {
     /// Publishes that a connection failed before it had become a request.
     pub(crate) fn incident(&mut self, message: &str) {
         let now = (clock::unix_ns(), clock::monotonic_ns());
+        self.account.abandon();
         self.begin.begin(&BeginScalars {
             number: self.number,
             start_unix_ns: now.0,

@@ -1,5 +1,6 @@
-//! What a worker gives up: the file system outside its root, its priority, its user,
-//! its AppArmor profile. In php-fpm's order, with php-fpm's messages.
+//! What a worker gives up: the file system outside its root, its priority, its user, what
+//! was granted for looking at it, its AppArmor profile. In php-fpm's order, with php-fpm's
+//! messages.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,6 +9,7 @@ use glasspool_abi::control::{Identity, PoolSpec};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 use rustix::process::DumpableBehavior;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::become_worker::failure;
 
@@ -16,6 +18,12 @@ use super::become_worker::failure;
 const CONFINEMENT: [&str; 2] = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
 /// Longest confinement that is read.
 const CONFINEMENT_BYTES: u64 = 4096;
+
+/// What a supervisor that is not root is granted for loading programs into the kernel and
+/// for its observer: ambient capabilities, which all that it starts has, and PHP must not.
+const NOT_FOR_PHP: CapabilitySet = CapabilitySet::BPF
+    .union(CapabilitySet::PERFMON)
+    .union(CapabilitySet::SYS_PTRACE);
 
 /// Takes all steps that the pool asks for; an error says which one failed.
 pub(super) fn give_up(pool: &PoolSpec) -> Result<(), String> {
@@ -31,6 +39,9 @@ pub(super) fn give_up(pool: &PoolSpec) -> Result<(), String> {
     }
     if let Some(identity) = &pool.identity {
         take_identity(identity)?;
+    }
+    if !rustix::process::geteuid().is_root() {
+        give_up_capabilities().map_err(|e| failure("failed to give up capabilities", errno(e)))?;
     }
     if pool.limits.dumpable {
         // A change of identity has taken this away.
@@ -54,6 +65,21 @@ fn take_identity(identity: &Identity) -> Result<(), String> {
     nix::unistd::setgroups(&groups)
         .map_err(|e| failure(format!("failed to setgroups({:?})", identity.groups), e))?;
     nix::unistd::setresuid(uid, uid, uid).map_err(|e| failure(format!("failed to setuid({uid})"), e))
+}
+
+/// With the permitted ones the ambient ones go (capabilities(7)). Others stay, as in
+/// php-fpm.
+fn give_up_capabilities() -> rustix::io::Result<()> {
+    let had = capabilities(None)?;
+    if !(had.permitted | had.inheritable).intersects(NOT_FOR_PHP) {
+        return Ok(());
+    }
+    let sets = CapabilitySets {
+        effective: had.effective - NOT_FOR_PHP,
+        permitted: had.permitted - NOT_FOR_PHP,
+        inheritable: had.inheritable - NOT_FOR_PHP,
+    };
+    set_capabilities(None, sets)
 }
 
 /// Changes to the profile `<current>//<hat>`, for good.

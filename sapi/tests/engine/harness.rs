@@ -205,6 +205,21 @@ impl Engine {
 
     /// The same; `then` is told its pid as soon as the supervisor would know it.
     pub(crate) fn try_spawn_then(&mut self, then: impl Fn(rustix::process::Pid)) -> (Worker, Option<String>) {
+        self.try_spawn_at(None, then)
+    }
+
+    /// Forks a worker that has this page of that map, and waits until it serves.
+    pub(crate) fn spawn_at(&mut self, map: BorrowedFd<'_>, page: u32) -> Worker {
+        let (worker, failure) = self.try_spawn_at(Some((map, page)), |_| {});
+        assert_eq!(failure, None, "{}", self.log());
+        worker
+    }
+
+    fn try_spawn_at(
+        &mut self,
+        times: Option<(BorrowedFd<'_>, u32)>,
+        then: impl Fn(rustix::process::Pid),
+    ) -> (Worker, Option<String>) {
         self.next += 1;
         let id = WorkerId(self.next);
         let bytes = SLOT_HEAD_BYTES + ring_bytes(4);
@@ -214,10 +229,11 @@ impl Engine {
             worker: id,
             pool: PoolId(0),
             slot_bytes: bytes as u64,
+            times_page: times.map(|(_, page)| page),
         };
-        self.control
-            .send(&spawn, &[slot.as_fd(), log.as_fd(), log.as_fd()])
-            .expect("sends");
+        let mut fds = vec![slot.as_fd(), log.as_fd(), log.as_fd()];
+        fds.extend(times.map(|(map, _)| map));
+        self.control.send(&spawn, &fds).expect("sends");
         let (mut pid, mut memory, mut ready, mut failure) = (None, None, false, None);
         while pid.is_none() || !(ready || failure.is_some()) {
             match self.control.receive().expect("an answer") {

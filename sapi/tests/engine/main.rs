@@ -10,3 +10,4 @@ mod settings;
 mod slot;
 mod starting;
 mod stock;
+mod times;

@@ -3,6 +3,7 @@
 //! Every section and key is optional and kept as an `Option` where the environment (`OTEL_*`) or a default
 //! elsewhere may still speak; that order is not decided here. Unknown keys are refused, with the nearest known one.
 
+mod ebpf;
 mod logs;
 mod read;
 mod text;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 use super::effective::{ListenAddress, PoolPhp, SlowStop};
 
+pub use ebpf::{Ebpf, EbpfMode};
 pub use logs::{AccessForm, LogForm, Logs};
 pub(super) use read::{read, refuse_unknown_pools};
 pub use text::Secret;
@@ -55,6 +57,8 @@ pub struct Overlay {
     pub logs: Logs,
     /// `[observer]`: how the observer runs.
     pub observer: Observer,
+    /// `[ebpf]`: what the kernel is asked to tell of workers' waits.
+    pub ebpf: Ebpf,
     /// `[pool.NAME]`: overrides of one pool, by the name as written here; already applied to the pools of `Settings`.
     #[serde(rename = "pool")]
     pools: BTreeMap<toml::Spanned<String>, PoolOverlay>,

@@ -51,6 +51,12 @@ error_format = "json"
 slow_format = "php-fpm"
 access_format = "%s %{trace_id}x"
 
+[ebpf]
+mode = "required"
+wait_threshold = "2ms"
+span_threshold = "1s"
+frames = 32
+
 [pool.WWW.slow]
 after = "2s"
 samples = 1
@@ -108,6 +114,13 @@ fn every_key_arrives() {
         ),
         (50, Duration::from_millis(5))
     );
+    let ebpf = Ebpf {
+        mode: EbpfMode::Required,
+        wait_threshold: Duration::from_millis(2),
+        span_threshold: Duration::from_secs(1),
+        frames: 32,
+    };
+    assert_eq!(overlay.ebpf, ebpf);
     assert!(
         !format!("{settings:?}").contains("hunter2"),
         "a credential shows in Debug"
@@ -245,6 +258,66 @@ fn every_sampler_and_exporter_name() {
 }
 
 #[test]
+fn ebpf_may_be_its_mode_alone() {
+    for (text, mode) in [
+        ("", EbpfMode::Auto),
+        ("ebpf = \"off\"", EbpfMode::Off),
+        ("ebpf = \"required\"", EbpfMode::Required),
+        ("[ebpf]\nmode = \"off\"", EbpfMode::Off),
+        ("ebpf.mode = \"auto\"", EbpfMode::Auto),
+    ] {
+        let ebpf = fixture(text).load().unwrap().overlay.ebpf;
+        let expected = Ebpf {
+            mode,
+            ..Ebpf::default()
+        };
+        assert_eq!(ebpf, expected, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_ebpf() {
+    let table = [
+        (
+            "ebpf = \"on\"",
+            "[glasspool.toml:1:8] unknown variant `on`, expected one of `auto`, `off`, `required`",
+        ),
+        (
+            "[ebpf]\nmode = \"on\"",
+            "[glasspool.toml:2:8] unknown variant `on`, expected one of `auto`, `off`, `required`",
+        ),
+        (
+            "[slow]\n[ebpf]\nmod = 1",
+            "[glasspool.toml:3:1] unknown key 'mod' (did you mean 'mode'?), allowed are mode, wait_threshold, span_threshold, frames",
+        ),
+        (
+            "ebpf = true",
+            "[glasspool.toml:1:8] invalid type: boolean `true`, expected a table, or one of `auto`, `off`, `required`",
+        ),
+        (
+            "[ebpf]\nwait_threshold = \"0ms\"",
+            "[glasspool.toml:2:18] invalid value: string \"0ms\", expected a whole number with ms or s, from 1ms to 60s",
+        ),
+        ("[ebpf]\nspan_threshold = \"2m\"", "from 1ms to 60s"),
+        (
+            "[ebpf]\nframes = 33",
+            "[glasspool.toml:2:10] invalid value: integer `33`, expected a number from 1 to 32",
+        ),
+        ("[ebpf]\nframes = 0", "expected a number from 1 to 32"),
+        (
+            "[slow]\n[ebpf]\nwait_threshold = \"20ms\"",
+            "span_threshold (10ms) is below wait_threshold (20ms), and shorter waits are not told",
+        ),
+    ];
+    for (text, expected) in table {
+        let message = fixture(text).refusal();
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    let place = fixture("[slow]\n[ebpf]\nwait_threshold = \"20ms\"").refusal();
+    assert!(place.starts_with("[glasspool.toml:2:1]"), "{place}");
+}
+
+#[test]
 fn mistakes_have_file_line_column_and_what_is_allowed() {
     let table = [
         (
@@ -254,7 +327,7 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
         ),
         (
             "[sloww]",
-            "[glasspool.toml:1:2] unknown key 'sloww' (did you mean 'slow'?), allowed are php, otel, metrics, trace, slow, logs, observer, pool",
+            "[glasspool.toml:1:2] unknown key 'sloww' (did you mean 'slow'?), allowed are php, otel, metrics, trace, slow, logs, observer, ebpf, pool",
         ),
         (
             "[pool.www]\nslwo = 1",

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) use schedule::Stop;
+pub(super) use write::{cell, draw_flamegraph};
 
 use super::args::{By, Format, RecordArguments};
 use super::console::Console;
@@ -33,7 +34,7 @@ const FRAMES: usize = 256;
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// Where a profile goes.
-enum Output {
+pub(super) enum Output {
     Console,
     File(File),
 }
@@ -59,7 +60,6 @@ pub fn run_record(arguments: &RecordArguments, console: &mut Console<'_>) -> Exi
     if crew.len() == 0 {
         return ExitCode::from(super::INCOMPLETE);
     }
-    // Before the time is spent.
     let mut output = match open(arguments.output.as_deref()) {
         Ok(output) => output,
         Err(message) => {
@@ -90,7 +90,8 @@ pub fn run_record(arguments: &RecordArguments, console: &mut Console<'_>) -> Exi
     })
 }
 
-fn open(path: Option<&Path>) -> Result<Output, String> {
+/// Before the time is spent: a file that cannot be written is told at once.
+pub(super) fn open(path: Option<&Path>) -> Result<Output, String> {
     match path {
         None => Ok(Output::Console),
         Some(path) if path == Path::new("-") => Ok(Output::Console),

@@ -41,7 +41,7 @@ pub(super) fn collapsed(tally: &Tally) -> Vec<String> {
 }
 
 /// A semicolon separates frames and a line end stacks; neither can be escaped.
-fn cell(text: &str) -> String {
+pub(in crate::inspect) fn cell(text: &str) -> String {
     let text = crate::inspect::console::plain(text);
     text.replace(';', ":")
 }
@@ -58,10 +58,22 @@ pub(super) fn write_collapsed(tally: &Tally, out: &mut dyn Write) -> io::Result<
 /// # Errors
 /// The writer's; also if there is no stack at all.
 pub(super) fn write_flamegraph(tally: &Tally, about: &About, out: &mut dyn Write) -> io::Result<()> {
-    let lines = collapsed(tally);
+    let subtitle = "wall-clock time; [..] is what a process waits in";
+    draw_flamegraph(&collapsed(tally), &about.title, subtitle, "samples", out)
+}
+
+/// An SVG of collapsed stacks, whose numbers are of that unit. Errors as above.
+pub(in crate::inspect) fn draw_flamegraph(
+    lines: &[String],
+    title: &str,
+    subtitle: &str,
+    unit: &str,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let mut options = Options::default();
-    options.title.clone_from(&about.title);
-    options.subtitle = Some("wall-clock time; [..] is what a process waits in".to_owned());
+    title.clone_into(&mut options.title);
+    options.subtitle = Some(subtitle.to_owned());
+    unit.clone_into(&mut options.count_name);
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out).map_err(io::Error::other)
 }
 

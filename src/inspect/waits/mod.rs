@@ -1,26 +1,28 @@
 //! `glasspool waits`: which lines of PHP wait, for what, and how long.
 //!
 //! The kernel tells each wait as it ends ([`glasspool_waits`]); here they are added up and
-//! shown. Start reading at [`run_waits`]; `tally` is pure.
+//! shown. Start reading at [`run_waits`]; `tally`, for the table, and `stacks` are pure.
 
+mod stacks;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::Pid;
 use glasspool_probes::{Access, OpenError, Process};
 use glasspool_waits::times::State;
-use glasspool_waits::{Settings, SlotIndex, Waits, WorkerId};
+use glasspool_waits::{Settings, SlotIndex, Wait, Waits, WorkerId};
 
-use super::args::WaitsArguments;
+use super::args::{WaitsArguments, WaitsFormat};
 use super::console::Console;
 use super::crew::chain;
-use super::record::Stop;
+use super::record::{Output, Stop, draw_flamegraph, open};
 use super::targets::{Processes, Selector};
+use stacks::Stacks;
 use tally::Tally;
 
 /// Processes that can be watched: those that are found, and as many that come later.
@@ -33,11 +35,25 @@ const REDRAW: Duration = Duration::from_secs(1);
 const REFRESH: Duration = Duration::from_secs(2);
 /// Records of one turn.
 const MOST: usize = 4096;
-/// What is kept of a stack: the innermost frames, of which one line is shown.
+/// What is kept of a stack for the table: the innermost frames, of which one line is shown.
 const FRAMES: u32 = 12;
+/// The same for whole stacks: all that the programs can.
+const ALL_FRAMES: u32 = 32;
 
 /// Watches for as long as was asked for, and tells where the time went.
 pub fn run_waits(arguments: &WaitsArguments, console: &mut Console<'_>) -> ExitCode {
+    let table = arguments.format == WaitsFormat::Table;
+    if arguments.output.is_none() && console.out_is_terminal && arguments.format == WaitsFormat::Flamegraph {
+        console.complain("a picture is nothing for a terminal: give a file with -o FILE");
+        return ExitCode::from(super::USAGE);
+    }
+    let output = match open(arguments.output.as_deref()) {
+        Ok(output) => output,
+        Err(message) => {
+            console.complain(message);
+            return ExitCode::from(super::INCOMPLETE);
+        }
+    };
     let processes = Processes::here();
     let (found, errors) = processes.find(&arguments.targets);
     for error in &errors {
@@ -46,11 +62,11 @@ pub fn run_waits(arguments: &WaitsArguments, console: &mut Console<'_>) -> ExitC
     let slots = u32::try_from(found.len() * 2 + ROOM).unwrap_or(u32::MAX);
     let loaded = Waits::load(&Settings {
         slots,
-        frames: FRAMES,
+        frames: if table { FRAMES } else { ALL_FRAMES },
         ..Settings::default()
     });
     let mut watch = match loaded {
-        Ok(waits) => Watch::new(waits),
+        Ok(waits) => Watch::new(waits, arguments, output),
         Err(reason) => {
             console.complain(format_args!("cannot watch waits: {reason}"));
             return ExitCode::from(super::INCOMPLETE);
@@ -78,7 +94,7 @@ pub fn run_waits(arguments: &WaitsArguments, console: &mut Console<'_>) -> ExitC
     }
 }
 
-/// The programs, and whom they watch.
+/// The programs, whom they watch, and what they told.
 struct Watch {
     waits: Waits,
     watched: BTreeMap<Pid, Watched>,
@@ -86,7 +102,8 @@ struct Watch {
     refused: BTreeSet<Pid>,
     /// The next worker's number, and its slot: none is used twice.
     next: u32,
-    tally: Tally,
+    kept: Kept,
+    output: Output,
 }
 
 struct Watched {
@@ -94,14 +111,51 @@ struct Watched {
     slot: SlotIndex,
 }
 
+/// What is kept of the waits.
+enum Kept {
+    Table(Tally),
+    Stacks {
+        stacks: Stacks,
+        format: WaitsFormat,
+        /// The pools of the workers, by number; `php` of one that belongs to none.
+        groups: Vec<String>,
+        title: String,
+    },
+}
+
+impl Kept {
+    fn add(&mut self, wait: &Wait, blocked: Duration) {
+        match self {
+            Kept::Table(tally) => tally.add(wait, blocked),
+            Kept::Stacks { stacks, groups, .. } => {
+                let number = usize::try_from(wait.worker.0).unwrap_or(usize::MAX);
+                stacks.add(groups.get(number).map_or("php", String::as_str), wait, blocked);
+            }
+        }
+    }
+}
+
 impl Watch {
-    fn new(waits: Waits) -> Watch {
+    fn new(waits: Waits, arguments: &WaitsArguments, output: Output) -> Watch {
+        let kept = match arguments.format {
+            WaitsFormat::Table => Kept::Table(Tally::default()),
+            format => {
+                let targets: Vec<_> = arguments.targets.iter().map(ToString::to_string).collect();
+                Kept::Stacks {
+                    stacks: Stacks::default(),
+                    format,
+                    groups: Vec::new(),
+                    title: super::console::plain(&targets.join(", ")),
+                }
+            }
+        };
         Watch {
             waits,
             watched: BTreeMap::new(),
             refused: BTreeSet::new(),
             next: 0,
-            tally: Tally::default(),
+            kept,
+            output,
         }
     }
 
@@ -135,6 +189,9 @@ impl Watch {
             {
                 Ok(()) => {
                     self.next += 1;
+                    if let Kept::Stacks { groups, .. } = &mut self.kept {
+                        groups.push(found.pool.unwrap_or_else(|| "php".to_owned()));
+                    }
                     self.watched.insert(pid, Watched { process, slot });
                 }
                 Err(error) => {
@@ -170,19 +227,22 @@ impl Watch {
                     console.complain(problem);
                 }
             }
-            if console.out_is_terminal && now.duration_since(drawn) >= REDRAW {
+            if console.out_is_terminal
+                && now.duration_since(drawn) >= REDRAW
+                && let (Kept::Table(tally), Output::Console) = (&self.kept, &self.output)
+            {
                 drawn = now;
-                let table = self.tally.table(now.duration_since(began), self.watched.len());
+                let table = tally.table(now.duration_since(began), self.watched.len());
                 // Home, and clear what is below (ECMA-48).
                 console.result(format!("\x1b[H\x1b[J{table}").as_bytes())?;
             }
         }
         self.turn();
         let silent = self.add_going_on();
-        let mut text = self.tally.table(began.elapsed(), self.watched.len());
+        let mut remarks = String::new();
         if silent > 0 {
             writeln!(
-                text,
+                remarks,
                 "{silent} of them did not run at all meanwhile: what they wait for began before (glasspool dump shows it)"
             )
             .unwrap_or_default();
@@ -190,23 +250,60 @@ impl Watch {
         let lost = self.waits.lost();
         if lost > 0 {
             writeln!(
-                text,
+                remarks,
                 "{lost} waits are missing: they came faster than they could be read"
             )
             .unwrap_or_default();
         }
-        if console.out_is_terminal {
-            text.insert_str(0, "\x1b[H\x1b[J");
+        self.show(began.elapsed(), remarks, console)
+    }
+
+    /// Writes what there is; remarks into the table, or beside what programs read.
+    fn show(&mut self, took: Duration, remarks: String, console: &mut Console<'_>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        match &self.kept {
+            Kept::Table(tally) => {
+                if console.out_is_terminal && matches!(self.output, Output::Console) {
+                    bytes.extend(b"\x1b[H\x1b[J");
+                }
+                bytes.extend(tally.table(took, self.watched.len()).bytes());
+                bytes.extend(remarks.bytes());
+            }
+            Kept::Stacks {
+                stacks,
+                format,
+                title,
+                ..
+            } => {
+                for remark in remarks.lines() {
+                    console.complain(remark);
+                }
+                let lines = stacks.lines();
+                if lines.is_empty() {
+                    console.complain("nothing to write: nothing in PHP waited for a millisecond or longer");
+                    return Ok(());
+                }
+                if *format == WaitsFormat::Flamegraph {
+                    let title = format!("{title}: {:.0} s", took.as_secs_f64());
+                    let subtitle = "time off a CPU, in waits of a millisecond and longer; [..] is what for";
+                    draw_flamegraph(&lines, &title, subtitle, "us", &mut bytes)?;
+                } else {
+                    bytes.extend(lines.iter().flat_map(|line| line.bytes().chain(*b"\n")));
+                }
+            }
         }
-        console.result(text.as_bytes())
+        match &mut self.output {
+            Output::Console => console.result(&bytes),
+            Output::File(file) => file.write_all(&bytes),
+        }
     }
 
     fn turn(&mut self) {
-        let Watch { waits, tally, .. } = self;
+        let Watch { waits, kept, .. } = self;
         while waits
             .drain(MOST, |wait| {
                 if let Some(blocked) = wait.blocked {
-                    tally.add(&wait, blocked);
+                    kept.add(&wait, blocked);
                 }
             })
             .more
@@ -227,7 +324,7 @@ impl Watch {
             let wait = self.waits.going_on(watched.process.pidfd());
             if let Some(wait) = wait.filter(|wait| !wait.frames.is_empty()) {
                 let so_far = Duration::from_nanos(times.at_ns.saturating_sub(wait.began_ns));
-                self.tally.add(&wait, so_far);
+                self.kept.add(&wait, so_far);
             }
         }
         silent

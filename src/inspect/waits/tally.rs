@@ -120,7 +120,8 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-fn with(wait: &Wait) -> String {
+/// The peer, or the file's name; empty if it is neither.
+pub(super) fn with(wait: &Wait) -> String {
     let text = match wait.descriptor.as_ref().map(|descriptor| &descriptor.kind) {
         Some(Kind::Socket { peer: Some(peer), .. }) => peer.to_string(),
         Some(Kind::File { name, .. }) => name.clone(),
@@ -151,12 +152,12 @@ fn whence(wait: &Wait) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use glasspool_waits::{Address, Descriptor, Frame, SlotIndex, WorkerId};
 
     use super::*;
 
-    fn wait(cause: Cause, peer: Option<&str>, line: u32) -> Wait {
+    pub(in crate::inspect::waits) fn wait(cause: Cause, peer: Option<&str>, line: u32) -> Wait {
         let frame = |name: &str, line: Option<u32>| Frame {
             class: None,
             function: name.to_owned(),

@@ -21,7 +21,7 @@ use self::join::Joiner;
 use self::owner::Found;
 pub(super) use self::owner::Recent;
 use self::words::{Follow, Words};
-use super::drain::drain;
+use super::drain::{Turn, drain};
 use super::monotonic_ns;
 use super::report::Report;
 use super::scoreboard::{Pool, Requests};
@@ -136,7 +136,13 @@ impl Observer {
                 Found::NotYet if may_drain && worker.gone.is_none() => {
                     let pool = self.board.pools.get_mut(&worker.pool)?;
                     let before = worker.cursor;
-                    drain(worker, pool, &mut self.report, &self.log, &mut self.buffer, now);
+                    let mut turn = Turn {
+                        report: &mut self.report,
+                        waits: &mut self.waits,
+                        log: &self.log,
+                        now,
+                    };
+                    drain(worker, pool, &mut turn, &mut self.buffer);
                     if worker.cursor != before {
                         self.board.cursors.store(worker.entry, worker.cursor);
                     }

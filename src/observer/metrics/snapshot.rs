@@ -18,6 +18,7 @@ use super::{Metrics, own, unix_ns};
 use crate::observer::counters::Counters;
 use crate::observer::ladder::LadderView;
 use crate::observer::scoreboard::Scoreboard;
+use crate::observer::waits::Waits;
 
 /// The rights as metrics name them, and as `Rights::missing` does.
 pub(super) const RIGHTS: [(&str, &str); 5] = [
@@ -44,6 +45,7 @@ impl Metrics {
     pub(in crate::observer) fn snapshot(
         &mut self,
         board: &Scoreboard,
+        waits: &Waits,
         around: &Surroundings<'_>,
     ) -> Snapshot {
         // A clock that was set back must not make two snapshots of one time.
@@ -54,6 +56,7 @@ impl Metrics {
         self.supervised.tell(&mut metrics);
         self.memory(board, &mut metrics);
         rights(&around.ladder, &mut metrics);
+        self.times(waits, &around.ladder, &mut metrics);
         looks(around.counters, &mut metrics);
         let mut stop_time = Metric::new(&STOP_TIME);
         stop_time.add(Vec::new(), Figure::Float(self.stopped.as_secs_f64()));
@@ -204,6 +207,7 @@ fn looks(counters: &Counters, metrics: &mut Vec<Metric>) {
         ("checked", samples.checked),
         ("stopped", samples.stopped),
         ("partial", samples.partial),
+        ("noted", samples.noted),
         ("failed", samples.failed),
         ("too_late", samples.too_late),
         ("skipped", samples.skipped),
@@ -223,24 +227,47 @@ fn looks(counters: &Counters, metrics: &mut Vec<Metric>) {
     metrics.extend([looks, lost]);
 }
 
-/// What became of spans and log records. Those without `error.type` have arrived.
+/// What became of spans and log records. Those without `error.type` have arrived. Spans of
+/// waits are told apart: there are as many of the others as there were requests.
 fn deliveries(delivery: &export::Counters, metrics: &mut Vec<Metric>) {
-    let error = |reason: &'static str| vec![KeyValue::new(name::ERROR_TYPE, reason)];
-    let mut tell = |exported: &'static Instrument, dropped: &'static Instrument, delivery: &Delivery| {
+    let mut tell = |exported: &'static Instrument, dropped: &'static Instrument, of: &[(_, &Delivery)]| {
         let (mut finished, mut before) = (Metric::new(exported), Metric::new(dropped));
-        finished.add(Vec::new(), delivery.exported);
-        finished.add(error("failed"), delivery.failed);
-        // The convention's word for a partial success.
-        finished.add(error("rejected"), delivery.rejected);
-        finished.add(error("unsupported"), delivery.unsupported);
-        // The convention's word for a full queue, by items or bytes.
-        before.add(
-            error("queue_full"),
-            delivery.dropped.full_items + delivery.dropped.full_bytes,
-        );
-        before.add(error("displaced"), delivery.dropped.displaced);
+        for (component, delivery) in of {
+            delivered(*component, delivery, &mut finished, &mut before);
+        }
         metrics.extend([finished, before]);
     };
-    tell(&SPANS_EXPORTED, &SPANS_DROPPED, &delivery.spans);
-    tell(&LOGS_EXPORTED, &LOGS_DROPPED, &delivery.logs);
+    let of_waits = Some("php_waits");
+    tell(
+        &SPANS_EXPORTED,
+        &SPANS_DROPPED,
+        &[(None, &delivery.spans), (of_waits, &delivery.waits)],
+    );
+    tell(&LOGS_EXPORTED, &LOGS_DROPPED, &[(None, &delivery.logs)]);
+}
+
+fn delivered(
+    component: Option<&'static str>,
+    delivery: &Delivery,
+    finished: &mut Metric,
+    before: &mut Metric,
+) {
+    let with = |error: Option<&'static str>| -> Vec<KeyValue> {
+        let component = component.map(|name| KeyValue::new(attribute::COMPONENT_NAME, name));
+        let error = error.map(|reason| KeyValue::new(name::ERROR_TYPE, reason));
+        component.into_iter().chain(error).collect()
+    };
+    finished.add(with(None), delivery.exported);
+    for (reason, count) in [
+        ("failed", delivery.failed),
+        // The convention's word for a partial success.
+        ("rejected", delivery.rejected),
+        ("unsupported", delivery.unsupported),
+    ] {
+        finished.add(with(Some(reason)), count);
+    }
+    // The convention's word for a full queue, by items or bytes.
+    let full = delivery.dropped.full_items + delivery.dropped.full_bytes;
+    before.add(with(Some("queue_full")), full);
+    before.add(with(Some("displaced")), delivery.dropped.displaced);
 }

@@ -1,15 +1,19 @@
 use std::time::Instant;
 
-use glasspool_abi::control::Ended;
+use glasspool_abi::control::{Ended, ObserverStart, WaitPrograms};
 use glasspool_abi::record::{ABORTED, Encoder, EndScalars};
+use glasspool_abi::times::Times;
 use glasspool_otel::export;
 use glasspool_otel::metrics::{Figure, Snapshot};
 use glasspool_probes::rights::Rung;
 
 use super::*;
+use crate::config::LogLevel;
+use crate::logs::ErrorLog;
 use crate::observer::counters::Counters;
 use crate::observer::ladder::LadderView;
-use crate::observer::testing::{Bench, FakeWorker, begin_bytes, cursors, scalars};
+use crate::observer::testing::{Bench, FakeWorker, begin_bytes, cursors, scalars, start};
+use crate::observer::waits::Waits;
 
 const SIGSEGV: Ended = Ended::Killed {
     signal: 11,
@@ -83,7 +87,8 @@ fn lines(snapshot: &Snapshot) -> Vec<String> {
 
 fn durations(metrics: &mut Metrics) -> Vec<String> {
     let bench = Bench::new(&cursors());
-    let snapshot = metrics.snapshot(&bench.observer.board, &around(&Counters::default()));
+    let (board, waits) = (&bench.observer.board, &bench.observer.waits);
+    let snapshot = metrics.snapshot(board, waits, &around(&Counters::default()));
     let name = "http.server.request.duration{php.pool=www,";
     lines(&snapshot)
         .iter()
@@ -100,8 +105,8 @@ async fn a_request_is_counted_by_what_it_was_and_how_it_ended() {
     serve(&mut metrics, &record("GET", 200, FATAL, 0));
     serve(&mut metrics, &record("BREW", 0, 0, 0));
     let begin = Begin::decode(begin_bytes(&scalars(2, 1_000, true)).bytes()).expect("decodes");
-    metrics.killed("www", &begin, SIGSEGV, 2_000_001_000);
-    metrics.killed("www", &begin, Ended::Exited(255), 0);
+    metrics.killed("www", &begin, SIGSEGV, 2_000_001_000, &Known::Nothing);
+    metrics.killed("www", &begin, Ended::Exited(255), 0, &Known::Nothing);
     assert_eq!(
         durations(&mut metrics),
         [
@@ -175,7 +180,10 @@ async fn a_snapshot_tells_of_workers_requests_looks_rights_and_losses() {
     let observer = &mut bench.observer;
     observer.report.metrics.saturated("www");
     observer.report.metrics.stopped(Duration::from_millis(2));
-    let snapshot = observer.report.metrics.snapshot(&observer.board, &around);
+    let snapshot = observer
+        .report
+        .metrics
+        .snapshot(&observer.board, &observer.waits, &around);
     let told = lines(&snapshot);
     for expected in [
         "http.server.active_requests{php.pool=www,http.request.method=GET,url.scheme=http} 1",
@@ -212,7 +220,10 @@ async fn a_snapshot_tells_of_workers_requests_looks_rights_and_losses() {
     busy.end(&EndScalars::default(), b"");
     bench.tick();
     let observer = &mut bench.observer;
-    let later = observer.report.metrics.snapshot(&observer.board, &around);
+    let later = observer
+        .report
+        .metrics
+        .snapshot(&observer.board, &observer.waits, &around);
     let expected = "http.server.active_requests{php.pool=www,http.request.method=GET,url.scheme=http} 0";
     assert!(lines(&later).contains(&expected.to_owned()), "{later:?}");
     assert!(later.time_unix_ns > snapshot.time_unix_ns);
@@ -305,4 +316,91 @@ fn metrics_cost_less_than_200_ns_per_request() {
     let message = format!("metrics cost {} ns per request\n", each.as_nanos());
     std::io::Write::write_all(&mut std::io::stdout(), message.as_bytes()).expect("writes");
     assert!(cfg!(debug_assertions) || each < Duration::from_nanos(200));
+}
+
+fn timed(times: Known) -> Vec<u8> {
+    let mut begin = Encoder::default();
+    begin.begin(&scalars(1, 0, false));
+    let mut end = Encoder::default();
+    let scalars = EndScalars {
+        end_mono_ns: 4_000_000_000,
+        cpu_user_ns: 1_000_000_000,
+        times,
+        ..EndScalars::default()
+    };
+    end.end(&scalars, begin.bytes());
+    end.bytes().to_vec()
+}
+
+fn of(metrics: &mut Metrics, waits: &Waits, names: &[&str]) -> Vec<String> {
+    let bench = Bench::new(&cursors());
+    let ladder = [LadderView {
+        pool: "www".to_owned(),
+        rung: Rung::StateOnly,
+        missing: Vec::new(),
+    }];
+    let counters = Counters::default();
+    let around = Surroundings {
+        ladder: ladder.into(),
+        ..around(&counters)
+    };
+    let snapshot = metrics.snapshot(&bench.observer.board, waits, &around);
+    let mut lines = lines(&snapshot);
+    lines.retain(|line| names.iter().any(|name| line.starts_with(name)));
+    lines
+}
+
+#[tokio::test]
+async fn time_is_added_up_by_what_it_was_spent_on() {
+    let mut metrics = metrics();
+    let waits = Waits::default();
+    let names = ["php.worker.time", "php.waits."];
+    let rung = |number| {
+        vec![format!(
+            "php.waits.rung{{php.pool=www,php.waits.reason=off}} {number}"
+        )]
+    };
+    assert_eq!(of(&mut metrics, &waits, &names), rung(0));
+    serve(&mut metrics, &timed(Known::RunQueue(1_000_000_000)));
+    let known = Times {
+        on_cpu_ns: 500_000_000,
+        blocked_ns: [0, 0, 0, 3_500_000_000, 0, 0],
+        ..Times::default()
+    };
+    serve(&mut metrics, &timed(Known::All(known)));
+    // Its request took four seconds.
+    let liar = Times {
+        on_cpu_ns: u64::MAX,
+        ..Times::default()
+    };
+    serve(&mut metrics, &timed(Known::All(liar)));
+    let begin = Begin::decode(begin_bytes(&scalars(2, 0, true)).bytes()).expect("decodes");
+    metrics.killed("www", &begin, SIGSEGV, 9_000_000_000, &Known::All(known));
+    assert_eq!(
+        of(&mut metrics, &waits, &names),
+        [
+            &rung(1)[0],
+            "php.worker.time{php.pool=www,php.time.state=blocked,php.wait_class=sleep} 7",
+            "php.worker.time{php.pool=www,php.time.state=blocked} 2",
+            "php.worker.time{php.pool=www,php.time.state=on_cpu} 6",
+            "php.worker.time{php.pool=www,php.time.state=runqueue} 1",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_reason_why_programs_do_not_run_is_told() {
+    let start = ObserverStart {
+        waits: WaitPrograms::Refused {
+            name: "no-btf".to_owned(),
+            reason: "a test".to_owned(),
+        },
+        ..start()
+    };
+    let log = ErrorLog::stderr(LogLevel::Alert);
+    let waits = Waits::new(&start, None, &log);
+    assert_eq!(
+        of(&mut metrics(), &waits, &["php.waits."]),
+        ["php.waits.rung{php.pool=www,php.waits.reason=no-btf} 0"]
+    );
 }

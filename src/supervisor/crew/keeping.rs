@@ -18,6 +18,7 @@ use crate::supervisor::output::{Drain, Pipes, Teller};
 use crate::supervisor::pm::Burial;
 use crate::supervisor::pools::{Life, LivePool};
 use crate::supervisor::process::{self, Child, describe};
+use crate::supervisor::programs::Page;
 use crate::supervisor::run::{self, Supervisor};
 use crate::supervisor::scoreboard::Gauge;
 use crate::supervisor::worker::{Action, Event, State};
@@ -48,6 +49,7 @@ impl Supervisor {
         };
         let cursor = self.observer.cursors.take();
         let cursor = cursor.ok_or_else(|| Error::other("the cursor table is full"))?;
+        let page = self.waits.take_page(now, &self.log);
         let id = WorkerId(self.next_worker);
         self.next_worker += 1;
         let birth = pool.management.asked();
@@ -57,8 +59,11 @@ impl Supervisor {
             worker: id,
             pool,
             slot_bytes,
+            times_page: page.as_ref().map(Page::number),
         };
-        self.tell_engine(group, message, vec![Arc::clone(&slot), stdout, stderr]);
+        let mut fds = vec![Arc::clone(&slot), stdout, stderr];
+        fds.extend(page.as_ref().map(|page| Arc::clone(page.map())));
+        self.tell_engine(group, message, fds);
         let (handed, child, state) = (Vec::new(), None, State::NEW);
         let worker = Worker {
             state,
@@ -66,6 +71,7 @@ impl Supervisor {
             engine,
             slot,
             cursor,
+            page,
             handed,
             child,
             since: now,
@@ -169,7 +175,7 @@ impl Supervisor {
             }
             Action::Serve(pid) => {
                 pool.backoff.succeeded();
-                let Some((view, fds)) = worker.introduction(id, pid, pool.slot_bytes) else {
+                let Some((view, fds)) = worker.introduction(id, pid, pool.slot_bytes, &self.waits) else {
                     return;
                 };
                 worker.announced = true;
@@ -214,7 +220,9 @@ impl Supervisor {
             }
             Action::Forget(pid, ended) => {
                 let php = self.engines.php_of(worker.engine).cloned().map(Box::new);
-                let known = worker.introduction(id, pid, pool.slot_bytes).zip(php);
+                let known = worker
+                    .introduction(id, pid, pool.slot_bytes, &self.waits)
+                    .zip(php);
                 let Some(((view, fds), php)) = known else {
                     worker.announced = false;
                     return;
@@ -224,6 +232,7 @@ impl Supervisor {
                     view,
                     fds,
                     php,
+                    page: worker.page.take(),
                     ended,
                     mono_ns,
                 };
@@ -266,6 +275,9 @@ impl Supervisor {
         };
         if let Some(signal) = worker.awaiting.take() {
             child.signal(signal);
+        }
+        if let Some(page) = &worker.page {
+            page.watch(id, &child, self.engines.php_of(worker.engine), &self.log);
         }
         let link = self.engines.link_of(worker.engine);
         worker.child = Some(child.clone());
@@ -368,7 +380,7 @@ impl Supervisor {
                 continue;
             };
             let slot_bytes = self.pools[&worker.pool].slot_bytes;
-            let Some((view, fds)) = worker.introduction(*id, pid, slot_bytes) else {
+            let Some((view, fds)) = worker.introduction(*id, pid, slot_bytes, &self.waits) else {
                 continue;
             };
             self.observer

@@ -13,6 +13,7 @@ use crate::supervisor::monotonic_ns;
 use crate::supervisor::output::Pipes;
 use crate::supervisor::pm::{Activity, Member};
 use crate::supervisor::process::Child;
+use crate::supervisor::programs::{Page, Waits};
 use crate::supervisor::scoreboard::{Gauge, Look};
 use crate::supervisor::worker::State;
 
@@ -24,6 +25,8 @@ pub(in crate::supervisor) struct Worker {
     pub(super) engine: EngineId,
     pub(super) slot: Arc<OwnedFd>,
     pub(super) cursor: u64,
+    /// Where the kernel programs account for it.
+    pub(super) page: Option<Page>,
     /// What `ToObserver::WorkerStarted` carries of its `/proc` files.
     pub(super) handed: Vec<Arc<OwnedFd>>,
     pub(super) child: Option<Child>,
@@ -144,12 +147,14 @@ impl Worker {
         self.engine
     }
 
-    /// What an observer is told of it, and the descriptors that go with that.
+    /// What an observer with these kernel programs is told of it, and the descriptors that
+    /// go with that.
     pub(super) fn introduction(
         &self,
         id: WorkerId,
         pid: Pid,
         slot_bytes: usize,
+        waits: &Waits,
     ) -> Option<(WorkerView, Vec<Arc<OwnedFd>>)> {
         let child = self.child.as_ref()?;
         let mut fds = vec![Arc::clone(&self.slot), Arc::clone(&child.pidfd)];
@@ -163,6 +168,7 @@ impl Worker {
             born_mono_ns: monotonic_ns().saturating_sub(age),
             slot_bytes: slot_bytes as u64,
             cursor: self.cursor,
+            times_page: waits.number_of(self.page.as_ref()),
         };
         Some((view, fds))
     }

@@ -1,7 +1,7 @@
 //! A whole pool that waits for one database.
 
-use super::database::Database;
 use super::stand::{Site, dump};
+use crate::database::Database;
 use crate::harness::{PATIENCE, skipped};
 
 const WORKERS: usize = 20;

@@ -1,14 +1,10 @@
 //! What is said of requests that hang: by `glasspool dump` of any php-fpm, and by our own
 //! slow log and events. The scripts hang in real things, so what must be said is known.
 
-#[cfg(test)]
-#[path = "../../../probes/tests/live_native/database.rs"]
-mod database;
-
 mod crowd;
 mod rungs;
 mod sink;
-mod stand;
+pub(crate) mod stand;
 mod timed_receive;
 mod waits;
 

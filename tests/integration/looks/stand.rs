@@ -22,7 +22,7 @@ use crate::harness::{PATIENCE, Supervised, launch, skipped};
 pub(super) const GLASSPOOL: &str = env!("CARGO_BIN_EXE_glasspool");
 
 /// A folder that any user may write to, with a configuration of one pool and its scripts.
-pub(super) struct Site {
+pub(crate) struct Site {
     folder: TempDir,
     pool: String,
 }
@@ -30,7 +30,7 @@ pub(super) struct Site {
 impl Site {
     /// With so many workers, and further lines for the pool, where `ROOT` stands for the
     /// folder.
-    pub(super) fn new(pool: &str, workers: usize, lines: &str) -> Site {
+    pub(crate) fn new(pool: &str, workers: usize, lines: &str) -> Site {
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("sets");
         // Pools are found by their names, and other tests run some, too.
@@ -47,20 +47,29 @@ impl Site {
         Site { folder, pool }
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, text).expect("writes");
         path
     }
 
     /// Starts a stock php-fpm with it; `through` is a command that runs its arguments.
-    pub(super) fn stock(self, through: &[&str]) -> Stand {
+    pub(crate) fn stock(self, through: &[&str]) -> Stand {
         self.start(command(through, "php-fpm8.2"))
     }
 
     /// Starts Glasspool with it and telemetry to `sink`, if PHP and an engine object for
     /// it are here; else that is noted.
     pub(super) fn ours(self, through: &[&str], sink: &Sink) -> Option<Stand> {
+        self.telling(through, sink.variables())
+    }
+
+    /// The same with telemetry as these variables say.
+    pub(crate) fn telling(
+        self,
+        through: &[&str],
+        variables: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Option<Stand> {
         let checked = Command::new(GLASSPOOL)
             .args(["check", "-R", "-y"])
             .arg(self.folder.path().join("fpm.conf"))
@@ -74,7 +83,7 @@ impl Site {
             return None;
         }
         let mut command = command(through, GLASSPOOL);
-        command.envs(sink.variables());
+        command.envs(variables);
         Some(self.start(command))
     }
 
@@ -93,7 +102,7 @@ impl Site {
 }
 
 /// That program, by `through`, a command that runs its arguments.
-pub(super) fn command(through: &[&str], program: &str) -> Command {
+pub(crate) fn command(through: &[&str], program: &str) -> Command {
     let Some((first, rest)) = through.split_first() else {
         return Command::new(program);
     };
@@ -103,20 +112,20 @@ pub(super) fn command(through: &[&str], program: &str) -> Command {
 }
 
 /// A running pool. It ends with this value, requests under way too.
-pub(super) struct Stand {
-    pub(super) supervised: Supervised,
-    pub(super) pool: String,
+pub(crate) struct Stand {
+    pub(crate) supervised: Supervised,
+    pub(crate) pool: String,
     busy: Vec<UnixStream>,
 }
 
 impl Stand {
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.supervised.path(name)
     }
 
     /// Runs a script of the folder and does not wait for its answer. The path that the
     /// client names is the script's name without `.php`.
-    pub(super) fn send(&mut self, name: &str) {
+    pub(crate) fn send(&mut self, name: &str) {
         let script = self.path(name);
         let mut stream = UnixStream::connect(self.path("socket")).expect("connects");
         let mut request = Vec::new();
@@ -128,13 +137,13 @@ impl Stand {
     }
 
     /// Runs a script of the folder; the thread returns what it says.
-    pub(super) fn ask(&self, name: &str) -> JoinHandle<String> {
+    pub(crate) fn ask(&self, name: &str) -> JoinHandle<String> {
         let (socket, script, uri) = (self.path("socket"), self.path(name), uri(name));
         thread::spawn(move || fastcgi::ask(&socket, &params(&script, &uri)).expect("is answered"))
     }
 
     /// Waits until the file has this text.
-    pub(super) fn wait_for_text(&self, file: &str, text: &str) -> String {
+    pub(crate) fn wait_for_text(&self, file: &str, text: &str) -> String {
         let began = Instant::now();
         loop {
             let found = fs::read_to_string(self.path(file)).unwrap_or_default();
@@ -172,7 +181,7 @@ fn params<'a>(script: &'a Path, uri: &'a str) -> [(&'a str, &'a str); 4] {
 }
 
 /// Runs `glasspool dump`, with the rights that `through` leaves.
-pub(super) fn dump(through: &[&str], arguments: &[&str]) -> Output {
+pub(crate) fn dump(through: &[&str], arguments: &[&str]) -> Output {
     command(through, GLASSPOOL)
         .arg("dump")
         .args(arguments)

@@ -12,10 +12,10 @@ use rustix::fs::{FlockOperation, Mode, flock, mkfifoat};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::database::Database;
 use super::is_root;
 use super::sink::{Event, Sink};
 use super::stand::{Site, Stand, dump};
+use crate::database::Database;
 use crate::harness::{PATIENCE, skipped};
 
 /// A look at a request that hangs before this may find it on its way to where it hangs.

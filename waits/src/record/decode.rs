@@ -7,12 +7,35 @@ use std::mem::offset_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{Address, Cause, Descriptor, Frame, Kind, Tcp, Wait};
+use super::{Address, Cause, Descriptor, Frame, Kind, OnCpu, Record, Tcp, Wait};
 use crate::types::{self, RawFrame, RawWait};
 use crate::{SlotIndex, WorkerId};
 
-impl Wait {
+impl Record {
     /// Decodes a record of the ring, which may be any bytes. `None` if it is not as long as
+    /// it says.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Record> {
+        let wait = Wait::parse(bytes)?;
+        let kind = Head(bytes.first_chunk()?).u32(offset_of!(RawWait, kind));
+        Some(if kind == types::KIND_ON_CPU {
+            Record::OnCpu(OnCpu {
+                worker: wait.worker,
+                slot: wait.slot,
+                request: wait.request,
+                at_ns: wait.began_ns,
+                frames: wait.frames,
+                cut: wait.cut,
+                fault: wait.fault,
+            })
+        } else {
+            Record::Wait(wait)
+        })
+    }
+}
+
+impl Wait {
+    /// Decodes a record of a wait, which may be any bytes. `None` if it is not as long as
     /// it says.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Wait> {
@@ -32,7 +55,7 @@ impl Wait {
             began_ns: head.u64(offset_of!(RawWait, began_ns)),
             blocked: (blocked != 0).then(|| Duration::from_nanos(blocked)),
             runqueue: Duration::from_nanos(head.u64(offset_of!(RawWait, runqueue_ns))),
-            cause: Cause::from_number(head.u8(offset_of!(RawWait, cause))),
+            cause: Cause::from_number(head.u8(offset_of!(RawWait, cause)).into()),
             call: u32::try_from(head.i32(offset_of!(RawWait, call)))
                 .ok()
                 .filter(|_| flags & types::WAIT_NO_CALL == 0),
@@ -150,9 +173,9 @@ fn unix_address(path: &[u8]) -> Option<Address> {
 fn parse_frames(bytes: &[u8], cut: bool) -> Vec<Frame> {
     let (chunks, _) = bytes.as_chunks::<FRAME>();
     let last = chunks.len().saturating_sub(1);
-    chunks
-        .iter()
-        .enumerate()
+    // The programs write the outermost first: it is the one that changes least.
+    let innermost_first = chunks.iter().rev().enumerate();
+    innermost_first
         .filter_map(|(index, chunk)| parse_frame(chunk, index == 0, index == last && !cut))
         .collect()
 }

@@ -1,4 +1,5 @@
-//! One wait: what a worker was blocked in, for how long, and the PHP stack that waited.
+//! One wait: what a worker was blocked in, for how long, and the PHP stack that waited. And
+//! one look at a worker on a CPU.
 //!
 //! `decode` makes it of a record's bytes.
 
@@ -30,7 +31,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All, in the order of [`crate::Times::blocked`].
+    /// All, in the order of `glasspool_abi::times::Times::blocked_ns`.
     pub const ALL: [Cause; types::CAUSES as usize] = [
         Cause::Network,
         Cause::Disk,
@@ -58,11 +59,9 @@ impl Cause {
         Cause::ALL.iter().position(|&cause| cause == self).unwrap_or(0)
     }
 
-    fn from_number(number: u8) -> Cause {
-        Cause::ALL
-            .get(usize::from(number))
-            .copied()
-            .unwrap_or(Cause::Other)
+    pub(crate) fn from_number(number: u32) -> Cause {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        Cause::ALL.get(at).copied().unwrap_or(Cause::Other)
     }
 }
 
@@ -70,6 +69,34 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// What the programs tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A wait that has ended.
+    Wait(Wait),
+    /// A worker that had a CPU when its clock struck ([`crate::Eye::clock`]).
+    OnCpu(OnCpu),
+}
+
+/// A worker on a CPU, in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnCpu {
+    /// Which.
+    pub worker: WorkerId,
+    /// Its slot then.
+    pub slot: SlotIndex,
+    /// What its page said was its request; the worker's word.
+    pub request: u64,
+    /// When, nanoseconds of `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// See [`Wait::frames`]. The innermost line of PHP is not exact while it computes.
+    pub frames: Vec<Frame>,
+    /// See [`Wait::cut`].
+    pub cut: bool,
+    /// See [`Wait::fault`].
+    pub fault: bool,
 }
 
 /// One wait of a worker.

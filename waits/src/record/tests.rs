@@ -4,13 +4,13 @@ use super::decode::{AF_INET, AF_INET6, AF_UNIX, FRAME, HEAD};
 use super::*;
 use crate::types::{self, RawFrame, RawWait};
 
-/// A record with these frames: kind, line, class, name, file, and what was cut off each.
+/// A record with these frames, innermost first: kind, line, class, name, file, and what was cut off each.
 fn record(frames: &[(u8, u32, &str, &str, &str, u64)]) -> Vec<u8> {
     let mut bytes = vec![0; HEAD];
     put(&mut bytes, offset_of!(RawWait, fd), &(-1_i32).to_ne_bytes());
     let count = u32::try_from(frames.len()).unwrap();
     put(&mut bytes, offset_of!(RawWait, frame_count), &count.to_ne_bytes());
-    for (kind, line, class, name, file, cut) in frames {
+    for (kind, line, class, name, file, cut) in frames.iter().rev() {
         // What was there before is left over behind each string.
         let mut frame = [b'~'; FRAME];
         put(&mut frame, offset_of!(RawFrame, line), &line.to_ne_bytes());

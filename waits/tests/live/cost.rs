@@ -1,14 +1,18 @@
 //! What a switch costs, as the kernel itself measures it.
 
 use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
 
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramInfo, loaded_programs};
 use glasspool_waits::{Settings, SlotIndex, WorkerId};
 
-use crate::php::{Php, load, skipped};
+use crate::database::Database;
+use crate::php::{Php, skipped};
+use crate::watch::Watch;
 
 /// Of one run of a program where no PHP code waits, its measuring included, nanoseconds.
-const MOST: u64 = 300;
+const MOST: u64 = 600;
 
 /// Turns the kernel's statistics on for as long as this lives. They are the whole host's.
 struct Statistics(String);
@@ -29,18 +33,54 @@ impl Drop for Statistics {
     }
 }
 
-/// Runs and nanoseconds of the youngest program of a name.
-fn spent(name: &str) -> (u64, u64) {
-    let programs = loaded_programs().filter_map(Result::ok);
-    let mut named: Vec<_> = programs
-        .filter(|program| program.name_as_str() == Some(name))
-        .collect();
-    named.sort_by_key(aya::programs::ProgramInfo::id);
-    let program = named.last().unwrap();
-    (
-        program.run_count(),
-        u64::try_from(program.run_time().as_nanos()).unwrap(),
-    )
+/// The programs that have just been loaded, on a switch and on a wakeup. Others' have the
+/// same names.
+fn youngest() -> [u32; 2] {
+    ["on_switch", "on_wakeup"].map(|name| {
+        let programs = loaded_programs().filter_map(Result::ok);
+        let named = programs.filter(|program| program.name_as_str() == Some(name));
+        named.map(|program| program.id()).max().unwrap()
+    })
+}
+
+fn program(id: u32) -> ProgramInfo {
+    let mut programs = loaded_programs().filter_map(Result::ok);
+    programs.find(|program| program.id() == id).unwrap()
+}
+
+/// Runs and nanoseconds of each.
+fn spent(programs: [u32; 2]) -> [(u64, u64); 2] {
+    programs.map(|id| {
+        let program = program(id);
+        let nanoseconds = u64::try_from(program.run_time().as_nanos()).unwrap();
+        (program.run_count(), nanoseconds)
+    })
+}
+
+/// A script, how it is watched, and what it does often.
+struct Case {
+    name: &'static str,
+    setup: String,
+    turn: &'static str,
+    watched: Watched,
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum Watched {
+    Not,
+    Times,
+    Stacks,
+    /// In a request that lasts for the whole turn, and with opcache.
+    Request,
+}
+
+const SLEEPS: &str = "for ($i = 0; $i < 20000; $i++) usleep(1);";
+const SELECTS: &str =
+    "for ($i = 0; $i < 20000; $i++) { $r = [$s]; $w = $e = null; stream_select($r, $w, $e, 0, 1); }";
+
+/// Something often, below a call of that depth.
+fn below(depth: u32, often: &str) -> String {
+    format!("function down($n, $s) {{ if ($n > 0) down($n - 1, $s); else {often} }} /* {depth} */ $s = null;")
 }
 
 /// Runs by itself only (`--ignored`): other tests' programs and switches are in the numbers.
@@ -51,44 +91,91 @@ fn a_switch_costs_little() {
         frames: 32,
         ..Settings::default()
     };
-    let Some(mut waits) = load(&settings) else {
+    let Some(mut watch) = Watch::load(&settings) else {
         return;
     };
     let Some(_statistics) = Statistics::on() else {
         skipped("only root may have the kernel measure programs");
         return;
     };
-    // A wait each time, below a call of that depth.
-    let deep = |depth: u32| {
-        format!(
-            "function down($n) {{ if ($n > 0) down($n - 1); else for ($i = 0; $i < 20000; $i++) usleep(1); }} /* {depth} */"
-        )
+    let programs = youngest();
+    for id in programs {
+        // The kernel gives up after a million.
+        let verified = program(id).verified_instruction_count();
+        println!("{verified:?} instructions verified");
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connect = format!(
+        "$s = stream_socket_client('tcp://{}');",
+        listener.local_addr().unwrap()
+    );
+    let case = |name, setup: &str, turn, watched| Case {
+        name,
+        setup: setup.to_owned(),
+        turn,
+        watched,
     };
-    let often = "for ($i = 0; $i < 20000; $i++) usleep(1);".to_owned();
-    for (what, setup, turn, watched) in [
-        ("strangers only", String::new(), often.clone(), None),
-        ("times only", String::new(), often.clone(), Some(false)),
-        ("2 frames", String::new(), often, Some(true)),
-        ("10 frames", deep(7), "down(7);".to_owned(), Some(true)),
-        ("31 frames", deep(28), "down(28);".to_owned(), Some(true)),
+    let selects = below(7, SELECTS) + &connect;
+    let database = Database::start();
+    let queries = database.as_ref().map(|database| {
+        let query = "$n = 3000; while ($n--) $s->query('SELECT 1');";
+        below(7, query) + &format!("$s = new mysqli('127.0.0.1', 'root', '', '', {});", database.port)
+    });
+    for case in [
+        case("strangers only", "", SLEEPS, Watched::Not),
+        case("times only", "", SLEEPS, Watched::Times),
+        case("times only, socket", &connect, SELECTS, Watched::Times),
+        case("2 frames", "", SLEEPS, Watched::Stacks),
+        case("10 frames", &below(7, SLEEPS), "down(7, $s);", Watched::Stacks),
+        case("31 frames", &below(28, SLEEPS), "down(28, $s);", Watched::Stacks),
+        case(
+            "10 frames, request",
+            &below(7, SLEEPS),
+            "down(7, $s);",
+            Watched::Request,
+        ),
+        case(
+            "31 frames, request",
+            &below(28, SLEEPS),
+            "down(28, $s);",
+            Watched::Request,
+        ),
+        case(
+            "10 frames, request, socket",
+            &selects,
+            "down(7, $s);",
+            Watched::Request,
+        ),
+        case(
+            "10 frames, request, queries",
+            &queries.unwrap_or_default(),
+            "down(7, $s);",
+            Watched::Request,
+        ),
     ] {
-        let mut php = Php::start(&setup, &turn);
-        if let Some(stacks) = watched {
-            let build = stacks.then(|| php.build());
+        let mut command = Command::new("php");
+        let opcache = u8::from(case.watched == Watched::Request);
+        command.args(["-d", "opcache.jit=0", "-d", "opcache.file_update_protection=0"]);
+        command.args(["-d", &format!("opcache.enable_cli={opcache}")]);
+        let mut php = Php::start_in(command, &case.setup, case.turn);
+        let page = watch.page(1);
+        if case.watched != Watched::Not {
+            let build = (case.watched != Watched::Times).then(|| php.build());
             let (worker, slot) = (WorkerId(1), SlotIndex(1));
-            waits.register(php.pidfd(), worker, slot, build).unwrap();
+            watch.roster.register(php.pidfd(), worker, slot, build).unwrap();
         }
-        let before = [spent("on_switch"), spent("on_wakeup")];
+        page.set_request(u64::from(opcache));
+        let before = spent(programs);
         php.turn();
-        let after = [spent("on_switch"), spent("on_wakeup")];
-        for (index, name) in ["on_switch", "on_wakeup"].into_iter().enumerate() {
+        let after = spent(programs);
+        for (index, program) in ["on_switch", "on_wakeup"].into_iter().enumerate() {
             let runs = after[index].0 - before[index].0;
             let each = (after[index].1 - before[index].1) / runs.max(1);
-            println!("{what}: {name} {each} ns, {runs} runs");
-            if watched != Some(true) {
-                assert!(each < MOST, "{what}: {name} {each} ns");
+            println!("{}: {program} {each} ns, {runs} runs", case.name);
+            if matches!(case.watched, Watched::Not | Watched::Times) {
+                assert!(each < MOST, "{}: {program} {each} ns", case.name);
             }
         }
-        waits.unregister(php.pidfd(), WorkerId(1)).unwrap();
+        watch.roster.unregister(php.pidfd(), WorkerId(1)).unwrap();
     }
 }

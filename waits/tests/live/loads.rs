@@ -36,8 +36,8 @@ fn judge(name: &str, waits: &mut Waits, php: &mut Php) -> Turn {
     println!(
         "{name:<12} wall {:.2} = cpu {:.2} + runqueue {:.2} + {} | scheduler: cpu {:.2}, delay {:.2} | {} missed, {} odd",
         ms(wall),
-        ms(times.on_cpu),
-        ms(times.runqueue),
+        ms(times.on_cpu()),
+        ms(times.runqueue()),
         blocked.join(", "),
         ms(turn.cpu),
         ms(turn.delay),
@@ -46,7 +46,7 @@ fn judge(name: &str, waits: &mut Waits, php: &mut Php) -> Turn {
     );
     assert!(wall.abs_diff(times.total()) < EXACT, "{name}: {times:?}");
     // The scheduler leaves out of a task's time what interrupts and the hypervisor took.
-    let runnable = times.on_cpu + times.runqueue;
+    let runnable = times.on_cpu() + times.runqueue();
     assert!(runnable + PRECISION > turn.cpu + turn.delay, "{name}: {times:?}");
     let stolen = runnable.saturating_sub(turn.cpu + turn.delay);
     let off = wall.saturating_sub(turn.cpu + turn.delay + stolen);
@@ -56,7 +56,7 @@ fn judge(name: &str, waits: &mut Waits, php: &mut Php) -> Turn {
     );
     if name != KERNEL_WORK {
         assert!(
-            times.runqueue.abs_diff(turn.delay) < PRECISION,
+            times.runqueue().abs_diff(turn.delay) < PRECISION,
             "{name}: {times:?}"
         );
     }
@@ -389,7 +389,11 @@ fn computing_is_no_wait() {
     };
     let mut php = Php::start(COMPUTE, "compute();");
     let turn = judge("cpu", &mut waits, &mut php);
-    assert!(turn.times.on_cpu > Duration::from_millis(99), "{:?}", turn.times);
+    assert!(
+        turn.times.on_cpu() > Duration::from_millis(99),
+        "{:?}",
+        turn.times
+    );
     let waited = turn.times.blocked_total() - turn.times.blocked(Cause::Pipe);
     assert!(waited < PRECISION, "{:?}", turn.times);
 }
@@ -405,9 +409,13 @@ fn waiting_for_a_busy_cpu_is_the_run_queue() {
         .collect();
     let mut php = Php::start(COMPUTE, "compute();");
     let turn = judge("cpu, loaded", &mut waits, &mut php);
-    assert!(turn.times.on_cpu > Duration::from_millis(99), "{:?}", turn.times);
     assert!(
-        turn.times.runqueue > Duration::from_millis(20),
+        turn.times.on_cpu() > Duration::from_millis(99),
+        "{:?}",
+        turn.times
+    );
+    assert!(
+        turn.times.runqueue() > Duration::from_millis(20),
         "{:?}",
         turn.times
     );

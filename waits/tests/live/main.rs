@@ -5,16 +5,23 @@
 //! command line of PHP 8.2, which `make deps` installs. What is missing is named in the
 //! file that `GLASSPOOL_SKIPS` names.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "all of this is a test, its helpers too"
+#![cfg_attr(
+    feature = "ebpf",
+    expect(
+        clippy::unwrap_used,
+        clippy::print_stdout,
+        reason = "all of this is a test, its helpers too"
+    )
 )]
 #![cfg(feature = "ebpf")]
 
+mod clock;
 mod cost;
 mod database;
+mod handover;
 mod loads;
 mod php;
 mod places;
 mod series;
+mod stacks;
+mod watch;

@@ -170,7 +170,7 @@ fn all_time_is_somewhere_and_the_scheduler_agrees_request_by_request() {
         // What the scheduler says was not blocked. It leaves out what was stolen.
         let theirs =
             Duration::from_nanos(after.cpu_ns - counters.cpu_ns + after.delay_ns - counters.delay_ns);
-        off.push((times.on_cpu + times.runqueue).abs_diff(theirs));
+        off.push((times.on_cpu() + times.runqueue()).abs_diff(theirs));
         (counters, before) = (after, now);
     }
     off.sort();

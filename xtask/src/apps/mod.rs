@@ -18,6 +18,7 @@ mod site;
 mod slow;
 mod stand;
 mod traced;
+mod waits;
 mod wordpress;
 
 use std::path::{Path, PathBuf};

@@ -31,6 +31,8 @@ pub(super) struct Received {
     /// Those that say more than that a request was served: with a parent, with events,
     /// or failed.
     pub notable: Vec<Span>,
+    /// Spans of other kinds: what requests waited for.
+    pub waits: Vec<Span>,
     pub logs: Vec<LogRecord>,
     /// When the latest span started, nanoseconds since the epoch.
     pub latest_start: u64,
@@ -128,7 +130,8 @@ impl Received {
     }
 
     fn take_span(&mut self, span: Span) {
-        if span.0["kind"] != "SPAN_KIND_SERVER" {
+        if span.kind() != "SERVER" {
+            self.waits.push(span);
             return;
         }
         self.server_spans += 1;
@@ -147,7 +150,20 @@ impl Received {
             .find(|log| log.record["eventName"] == event && hex(&log.record["traceId"]) == trace)
     }
 
-    /// The spans of one trace.
+    /// What the request of that span waited for, in order.
+    pub(super) fn waits(&self, request: &Span) -> Vec<&Span> {
+        let mut waits: Vec<&Span> = self
+            .waits
+            .iter()
+            .filter(|wait| {
+                wait.0["traceId"] == request.0["traceId"] && wait.0["parentSpanId"] == request.0["spanId"]
+            })
+            .collect();
+        waits.sort_by_key(|wait| wait.start());
+        waits
+    }
+
+    /// The SERVER spans of one trace.
     pub(super) fn trace(&self, trace: &str) -> Vec<&Span> {
         self.notable
             .iter()
@@ -163,6 +179,22 @@ impl Span {
 
     pub(super) fn duration(&self) -> Duration {
         Duration::from_nanos(nanos(&self.0["endTimeUnixNano"]).saturating_sub(self.start()))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.0["name"].as_str().unwrap_or_default()
+    }
+
+    /// As in `CLIENT`.
+    pub(super) fn kind(&self) -> &str {
+        let kind = self.0["kind"].as_str().unwrap_or_default();
+        kind.strip_prefix("SPAN_KIND_").unwrap_or(kind)
+    }
+
+    /// An attribute that is a time in seconds.
+    pub(super) fn seconds(&self, key: &str) -> Option<Duration> {
+        let seconds = self.attribute(key)?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
     }
 
     pub(super) fn parent(&self) -> String {
@@ -252,7 +284,8 @@ mod tests {
         let mut received = Received::default();
         let server =
             r#"{"kind": "SPAN_KIND_SERVER", "traceId": "q80=", "spanId": "AQ==", "startTimeUnixNano": "5"}"#;
-        let client = r#"{"kind": "SPAN_KIND_CLIENT", "traceId": "q80=", "spanId": "Ag=="}"#;
+        let client =
+            r#"{"kind": "SPAN_KIND_CLIENT", "traceId": "q80=", "spanId": "Ag==", "parentSpanId": "Aw=="}"#;
         received
             .take(&export(&format!("{server}, {client}")))
             .expect("valid");
@@ -261,6 +294,7 @@ mod tests {
             (received.server_spans, received.repeated, received.latest_start),
             (2, 1, 5)
         );
+        assert_eq!((received.notable.len(), received.waits.len()), (0, 1));
     }
 
     #[test]

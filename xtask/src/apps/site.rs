@@ -1,5 +1,6 @@
 //! A provisioned application: its folder, its pages, its database while it is in use.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +37,8 @@ impl Application {
 pub(super) struct Site {
     pub application: Application,
     pub dir: PathBuf,
+    /// Where its database listens on 127.0.0.1; spans of waits name it.
+    pub port: u16,
     tool: PathBuf,
     account: Account,
 }
@@ -67,9 +70,15 @@ impl Site {
         let site = Site {
             application,
             dir,
+            // Free now; should somebody take it meanwhile, the database does not start.
+            port: TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
             tool,
             account: account.clone(),
         };
+        if application == Application::Wordpress {
+            // One that was left behind has another port.
+            site.ask("db-stop", &[])?;
+        }
         site.ask("provision", &[])?;
         Ok(site)
     }
@@ -97,7 +106,8 @@ impl Site {
 
     fn ask(&self, verb: &str, arguments: &[&str]) -> Result<String> {
         let mut command: Command = self.account.command(&self.tool);
-        let output = command.arg(verb).arg(&self.dir).args(arguments).output();
+        command.arg(verb).arg(&self.dir).args(arguments);
+        let output = command.env("DB_PORT", self.port.to_string()).output();
         let output = output.with_context(|| format!("cannot run {}", self.tool.display()))?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,5 @@
-//! A slow page is explained: on its span, in the slowlog, and at once as a log record.
+//! A slow page is explained: on its span, by what it waited for, in the slowlog, and at
+//! once as a log record.
 
 use std::time::Duration;
 
@@ -8,8 +9,11 @@ use super::server::Pool;
 use super::site::Site;
 use super::stand::{Setting, Stand, Transport};
 use super::traced::{Caller, join};
+use super::waits;
 use crate::report::Report;
 
+/// What the page's query sleeps.
+pub(super) const SLEEPS: Duration = Duration::from_secs(3);
 pub(super) const EVENT: &str = "php.request.slow";
 const QUERY: &str = "wpdb->query";
 
@@ -60,13 +64,14 @@ pub(super) fn check(setting: &Setting, site: &Site, report: &mut Report) -> Resu
         &span.parent(),
     );
     let took = span.duration();
-    let three = Duration::from_secs(3);
     report.check(
         "slow page: its span lasts at least 3 s",
-        took >= three,
+        took >= SLEEPS,
         "3 s",
         format_args!("{took:?}"),
     );
+
+    waits::check(setting, site, &accounts.received, span, report)?;
 
     let events = span.events(EVENT, "code.stacktrace");
     let (at, stack) = events.first().with_context(|| format!("no event {EVENT}"))?;

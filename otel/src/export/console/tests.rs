@@ -1,11 +1,13 @@
 use glasspool_abi::record::{Begin, End, FATAL, Text};
+use glasspool_abi::times::{Known, Times};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     semconv::Conventions,
-    slow::tests::slow,
+    slow::{Peer, tests::slow},
     span::{Death, killed_span, server_span, tests::*},
+    wait_span::{Account, RequestWaits, WaitSpan, tell},
 };
 
 fn with(texts: &[(Text, &str)]) -> Begin {
@@ -22,7 +24,11 @@ fn conventions() -> Conventions {
 
 #[test]
 fn an_ordinary_span_is_one_line() {
-    let span = server_span(&end(), &facts(), &[], &conventions());
+    let end = End {
+        end_mono_ns: end().responded_mono_ns + 900_000,
+        ..end()
+    };
+    let span = server_span(&end, &facts(), &[], &conventions());
     assert_eq!(
         render_span(&span, false),
         "22:13:20.000Z  200  GET /index.php?a=1&sig=REDACTED  312.4 ms  cpu 3.1 ms  mem 2.0 MiB  \
@@ -52,7 +58,8 @@ fn slow_samples_and_exceptions_are_indented() {
     let span = server_span(&end, &facts(), &[slow()], &conventions());
     assert_eq!(
         render_span(&span, false),
-        "22:13:20.000Z  500  POST /pay  312.4 ms  cpu 3.1 ms  mem 2.0 MiB  pool www  pid 123  error PDOException  \
+        "22:13:20.000Z  500  POST /pay  312.4 ms + 187.6 ms after the response  cpu 3.1 ms  mem 2.0 MiB  \
+         pool www  pid 123  error PDOException  \
          trace 11111111111111111111111111111111\n    \
          slow after 1.50 s in sleep (/srv/a.php:3), waiting: clock_nanosleep, 1.40 s so far\n        \
          #0 sleep()\n        #1 /srv/a.php(3): wait()\n        #2 {main}\n    \
@@ -159,4 +166,39 @@ proptest! {
             prop_assert!(out.ends_with('\n'));
         }
     }
+}
+
+#[test]
+fn a_wait_is_one_line_without_terminal_codes() {
+    let wait = WaitSpan {
+        began_mono_ns: begin().start_mono_ns + 1_000_000,
+        blocked_ns: 50_000_000,
+        class: "network",
+        function: Some("PDO::query".to_owned()),
+        file: Some("/srv/\x1b[2J.php".to_owned()),
+        line: Some(42),
+        peer: Some(Peer {
+            address: "10.0.3.7".to_owned(),
+            port: Some(3306),
+            transport: None,
+        }),
+        ..WaitSpan::default()
+    };
+    let waits = RequestWaits {
+        spans: vec![wait],
+        ..RequestWaits::default()
+    };
+    let account = Account {
+        times: &Known::All(Times::default()),
+        end_mono_ns: u64::MAX,
+        cpu_ns: 0,
+        waits: &waits,
+    };
+    let mut span = server_span(&end(), &facts(), &[], &conventions());
+    let children = tell(&mut span, &begin(), &facts(), &account);
+    assert_eq!(
+        render_span(&children[0], false),
+        "22:13:20.001Z    waited 50.0 ms in PDO::query (/srv/\\u{1b}[2J.php:42) for network 10.0.3.7:3306  \
+         trace 11111111111111111111111111111111\n"
+    );
 }

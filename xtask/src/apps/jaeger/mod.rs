@@ -39,9 +39,6 @@ pub(crate) struct Options {
     /// The go command [default: go in PATH, or /usr/local/go/bin/go]
     #[arg(long, value_name = "FILE")]
     go: Option<PathBuf>,
-    /// Also ask for the spans of what the request waited for
-    #[arg(long)]
-    expect_waits: bool,
 }
 
 /// Runs the proof; true if nothing failed.
@@ -67,12 +64,12 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             return Ok(report.conclude());
         }
     };
-    let outcome = trial(options, &jaeger, &front, &mut report);
+    let outcome = trial(&jaeger, &front, &mut report);
     report.part("e2e-jaeger", outcome.and_then(|()| front.finish()));
     Ok(report.conclude())
 }
 
-fn trial(options: &Options, jaeger: &Jaeger, front: &Front, report: &mut Report) -> Result<()> {
+fn trial(jaeger: &Jaeger, front: &Front, report: &mut Report) -> Result<()> {
     // What PHP has to compile first is not what is slow here.
     front.client().get("/")?;
     let caller = Caller::new();
@@ -155,18 +152,35 @@ fn trial(options: &Options, jaeger: &Jaeger, front: &Front, report: &mut Report)
         warned,
     );
 
-    if options.expect_waits {
-        let waits = spans
+    // On the span only where the kernel's programs run.
+    if request.attribute("php.waits.count").is_some() {
+        let query = spans
             .iter()
-            .filter(|span| span.parent == request.id && span.name.starts_with("php.wait"));
+            .find(|span| span.parent == request.id && span.attribute("php.wait_class").is_some());
+        let query = query.context("no span of a wait")?;
         report.check(
-            "the spans of its waits are there",
-            waits.count() > 0,
-            "at least one",
-            format_args!("{spans:?}"),
+            "the query is a span of its own",
+            ["mysqli_query", "mysqli::query"].contains(&query.name.as_str()),
+            "mysqli_query or mysqli::query",
+            &query.name,
+        );
+        report.check(
+            "it names the database",
+            query.attribute("network.peer.address").is_some(),
+            "an address",
+            format_args!("{query:?}"),
+        );
+        report.check(
+            "it lasts as long as the query",
+            query.duration >= Duration::from_secs(u64::from(SLOW_SECONDS)) - Duration::from_millis(1),
+            format_args!("{SLOW_SECONDS} s"),
+            format_args!("{:?}", query.duration),
         );
     } else {
-        report.skip("spans of waits", "not asked for (--expect-waits)");
+        report.skip(
+            "spans of waits",
+            "the kernel programs do not run here (the error log says why)",
+        );
     }
     let services = jaeger.services()?;
     report.check(

@@ -5,6 +5,7 @@ use glasspool_abi::trace::policy::Trust;
 use glasspool_abi::trace::raised::{Raised, RaisedPage, RaisedRules};
 use glasspool_abi::trace::sampling::{Glob, Rule, Which};
 
+use super::super::super::account::Account;
 use super::*;
 
 const PARENT: &[u8] = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -14,7 +15,13 @@ fn recorder(raised: Option<RaisedRules>) -> Recorder {
     let bytes = glasspool_abi::slot::SLOT_HEAD_BYTES + 16384;
     let file = glasspool_abi::create_slot_memory(bytes).expect("a memory file");
     let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).expect("eventfd");
-    Recorder::new(SlotWriter::map(file, bytes).expect("maps"), doorbell, raised)
+    let account = Account::of(None, false, || false);
+    Recorder::new(
+        SlotWriter::map(file, bytes).expect("maps"),
+        doorbell,
+        account,
+        raised,
+    )
 }
 
 fn params(pairs: &[(&str, &[u8])]) -> Params {

@@ -1,0 +1,233 @@
+//! What workers wait for, as the programs in the kernel tell it: the waits that have ended,
+//! kept for the spans of their requests, and the one that goes on.
+//!
+//! The supervisor holds the programs; here are their ring of records, read at each turn,
+//! and a view of workers' times. Without them this does nothing.
+//!
+//! A worker's wait is in the ring before the end of its request is in its slot, as the
+//! kernel writes it before the worker goes on. So whoever finds an end reads the ring once
+//! more if something is lacking, and then has all that there is.
+//!
+//! - `programs`: the kernel's side, and what a test puts in its place;
+//! - `collect`: a worker's waits, by request; `words`: one wait as telemetry tells it.
+
+mod collect;
+mod programs;
+#[cfg(test)]
+mod tests;
+pub(super) mod words;
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glasspool_abi::WorkerId;
+use glasspool_abi::control::{ObserverStart, WaitPrograms};
+use glasspool_abi::times::{Known, Times};
+use glasspool_otel::wait_span::RequestWaits;
+use glasspool_waits::{Record, Wait};
+
+use self::collect::{Added, Collector};
+pub(super) use self::programs::{Programs, Sight};
+use super::protocol::Parts;
+use crate::logs::ErrorLog;
+
+/// Records of one turn at the ring, which holds some hundreds.
+const MOST_RECORDS: usize = 1024;
+/// Waits of workers that the supervisor has not introduced yet.
+const MOST_EARLY: usize = 64;
+/// A worker may say that the kernel has told thousands of waits of its request; more than
+/// that of one request are not believed to be missing.
+const MOST_MISSING: u64 = 1024;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    programs: Option<Programs>,
+    kept: Kept,
+    /// Why there are no programs, in one word; `None` if there are or nobody wants them.
+    refused: Option<String>,
+    /// Waits that a request should have had and that did not come.
+    missing: u64,
+}
+
+/// The waits of all workers.
+#[derive(Debug, Default)]
+struct Kept {
+    span_after_ns: u64,
+    collectors: HashMap<u64, Collector>,
+    early: VecDeque<Wait>,
+    /// Waits that came when nobody could tell any more whose they were.
+    late: u64,
+}
+
+/// What the programs, or we, could not tell, since the observer began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Losses {
+    /// Waits for which the ring had no room.
+    pub(super) ring_full: u64,
+    /// Records that made no sense.
+    pub(super) malformed: u64,
+    /// Waits of no known request.
+    pub(super) late: u64,
+    /// Waits that an ended request should have had.
+    pub(super) missing: u64,
+    /// Switches that the kernel did not tell, and that were made up for.
+    pub(super) made_up: u64,
+    /// Those for which nothing makes up.
+    pub(super) odd: u64,
+}
+
+impl Waits {
+    /// Of what the supervisor has handed over. Where it cannot be used, that is told, and
+    /// the observer goes on without.
+    pub(super) fn new(start: &ObserverStart, parts: Option<Parts>, log: &ErrorLog) -> Waits {
+        let mut waits = Waits::default();
+        waits.kept.span_after_ns = nanoseconds(start.wait_span_after);
+        match (&start.waits, parts) {
+            (WaitPrograms::Refused { name, .. }, _) => waits.refused = Some(name.clone()),
+            (WaitPrograms::Running { pages }, Some(parts)) => match Programs::new(parts, *pages) {
+                Ok(programs) => waits.programs = Some(programs),
+                Err(e) => {
+                    log.warning(format_args!(
+                        "spans do not tell what requests waited for: cannot read what the kernel programs tell: {e}"
+                    ));
+                    waits.refused = Some("unreadable".to_owned());
+                }
+            },
+            (WaitPrograms::Running { .. } | WaitPrograms::NotWanted, _) => {}
+        }
+        waits
+    }
+
+    #[cfg(test)]
+    pub(super) fn with(programs: Programs, span_after: Duration) -> Waits {
+        let kept = Kept {
+            span_after_ns: nanoseconds(span_after),
+            ..Kept::default()
+        };
+        Waits {
+            programs: Some(programs),
+            kept,
+            ..Waits::default()
+        }
+    }
+
+    /// A copy of the ring's descriptor, which is readable when much is waiting in there.
+    pub(super) fn ring(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.programs.as_ref().map_or(Ok(None), Programs::ring)
+    }
+
+    /// For whoever looks at one worker.
+    pub(super) fn sight(&self) -> Option<Arc<dyn Sight>> {
+        self.programs.as_ref().map(|programs| Arc::clone(&programs.sight))
+    }
+
+    /// Whether the programs run, or else why not, in one word, if anybody wanted them.
+    pub(super) fn state(&self) -> Result<(), Option<&str>> {
+        match self.programs {
+            Some(_) => Ok(()),
+            None => Err(self.refused.as_deref()),
+        }
+    }
+
+    /// A worker that has a page begins to serve.
+    pub(super) fn watch(&mut self, worker: WorkerId) {
+        if self.programs.is_none() {
+            return;
+        }
+        self.kept.collectors.entry(worker.0).or_default();
+        for wait in std::mem::take(&mut self.kept.early) {
+            self.kept.add(wait);
+        }
+    }
+
+    /// A worker is gone, and all its requests are told.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.kept.collectors.remove(&worker.0);
+    }
+
+    /// Reads what is new in the ring. Bounded; two loads if nothing is.
+    pub(super) fn drain(&mut self) {
+        let Waits { programs, kept, .. } = self;
+        if let Some(programs) = programs {
+            programs.told.drain(MOST_RECORDS, &mut |record| match record {
+                Record::Wait(wait) => kept.add(wait),
+                // Only while a clock runs, and nobody has it run.
+                Record::OnCpu(_) => {}
+            });
+        }
+    }
+
+    /// The waits of a request that has ended, and whose worker has told these times.
+    pub(super) fn take(&mut self, worker: WorkerId, number: u64, times: &Known) -> RequestWaits {
+        let Known::All(times) = times else {
+            self.skip(worker, number);
+            return RequestWaits::default();
+        };
+        let came = |waits: &Waits| waits.kept.collectors.get(&worker.0).map(|all| all.came(number));
+        let Some(before) = came(self) else {
+            return RequestWaits::default();
+        };
+        if before < times.written {
+            self.drain();
+        }
+        let missing = times.written.saturating_sub(came(self).unwrap_or(0));
+        let missing = missing.min(MOST_MISSING);
+        self.missing = self.missing.saturating_add(missing);
+        let collector = self.kept.collectors.get_mut(&worker.0);
+        RequestWaits {
+            missing,
+            ..collector.map(|all| all.take(number)).unwrap_or_default()
+        }
+    }
+
+    /// A request has ended, and nobody wants to know its waits.
+    pub(super) fn skip(&mut self, worker: WorkerId, number: u64) {
+        if let Some(collector) = self.kept.collectors.get_mut(&worker.0) {
+            collector.end(number);
+        }
+    }
+
+    /// Where a request's time went whose worker ended at `died_mono_ns`, from its totals when
+    /// it began.
+    pub(super) fn at_death(&self, page: Option<u32>, begun: Option<Times>, died_mono_ns: u64) -> Known {
+        let now = page.zip(self.programs.as_ref());
+        let now = now.and_then(|(page, programs)| programs.sight.times(page, died_mono_ns));
+        match now.zip(begun) {
+            Some((now, begun)) => Known::All(now.since(&begun)),
+            None => Known::Nothing,
+        }
+    }
+
+    /// What was lost so far. Three system calls.
+    pub(super) fn losses(&self) -> Losses {
+        let of_kernel = self.programs.as_ref().map(Programs::losses).unwrap_or_default();
+        Losses {
+            late: self.kept.late,
+            missing: self.missing,
+            ..of_kernel
+        }
+    }
+}
+
+impl Kept {
+    fn add(&mut self, wait: Wait) {
+        let Some(collector) = self.collectors.get_mut(&wait.worker.0) else {
+            if self.early.len() >= MOST_EARLY {
+                self.early.pop_front();
+                self.late = self.late.saturating_add(1);
+            }
+            self.early.push_back(wait);
+            return;
+        };
+        if collector.add(&wait, self.span_after_ns) == Added::Late {
+            self.late = self.late.saturating_add(1);
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,236 @@
+//! One wait, from the kernel's words to telemetry's. Pure.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use glasspool_otel::slow::{Peer, SlowEvent};
+use glasspool_otel::wait_span::{WaitPlace, WaitSpan};
+use glasspool_probes::process::syscall_name;
+use glasspool_probes::{Frame, Kind as FrameKind, TargetAddr};
+use glasspool_waits::record::{Kind, Tcp};
+use glasspool_waits::{Address, Cause, Wait};
+
+use crate::observer::sighting::stacktrace;
+
+/// States of TCP (include/net/tcp_states.h).
+const TCP_SYN_SENT: u8 = 2;
+const TCP_LISTEN: u8 = 10;
+/// Protocols of IP (RFC 5237).
+const TCP: u16 = 6;
+const UDP: u16 = 17;
+/// How a sample is called that is the kernel programs'.
+const NOTED: &str = "noted";
+
+/// A wait that is to be a span.
+pub(super) fn span(wait: &Wait, blocked_ns: u64) -> WaitSpan {
+    let WaitPlace {
+        function, file, line, ..
+    } = place(wait);
+    WaitSpan {
+        began_mono_ns: wait.began_ns,
+        blocked_ns,
+        runqueue_ns: super::nanoseconds(wait.runqueue),
+        class: wait.cause.name(),
+        syscall: syscall(wait),
+        function,
+        file,
+        line,
+        stacktrace: stacktrace(&frames(wait), usize::MAX).into(),
+        peer: peer(wait),
+        file_name: file_name(wait).map(str::to_owned),
+    }
+}
+
+/// What waits are added up by: the innermost function, the line of PHP, and whom or what it
+/// waited for. No time yet.
+pub(super) fn place(wait: &Wait) -> WaitPlace {
+    let (_, line) = wait.place();
+    WaitPlace {
+        function: wait.frames.first().map(glasspool_waits::Frame::name),
+        file: line.and_then(|frame| frame.file.clone()),
+        line: line.and_then(|frame| frame.line),
+        class: wait.cause.name(),
+        with: address(wait)
+            .map(ToString::to_string)
+            .or(file_name(wait).map(str::to_owned)),
+        ..WaitPlace::default()
+    }
+}
+
+/// The stack as if it had been read; where its frames are in memory is not known.
+pub(in crate::observer) fn frames(wait: &Wait) -> Vec<Frame> {
+    let frame = |frame: &glasspool_waits::Frame| Frame {
+        addr: TargetAddr(0),
+        kind: match frame.function.as_str() {
+            _ if frame.internal => FrameKind::Internal,
+            "{main}" => FrameKind::Main,
+            "{include}" => FrameKind::Include,
+            "{eval}" => FrameKind::Eval,
+            _ => FrameKind::Function,
+        },
+        function: frame.function.clone(),
+        class: frame.class.clone(),
+        on_object: false,
+        file: frame.file.clone(),
+        line: frame.line,
+        line_exact: frame.line_exact,
+        internal: frame.internal,
+        handler: None,
+        arguments: None,
+    };
+    wait.frames.iter().map(frame).collect()
+}
+
+/// Puts on a sample what the kernel knows of the wait that goes on and has gone on since
+/// before the sample was taken, at `looked_mono_ns`, when its request was `age` old. What
+/// the reader has found out itself is richer, and stays; when the wait began it cannot know
+/// as well.
+pub(in crate::observer) fn complete(event: &mut SlowEvent, wait: &Wait, looked_mono_ns: u64, age: Duration) {
+    let so_far = Duration::from_nanos(looked_mono_ns.saturating_sub(wait.began_ns));
+    let waiting = &mut event.waiting;
+    waiting.so_far = Some(so_far.min(age));
+    let knows_peer = waiting.peer.is_some() || address(wait).is_none();
+    if event.wait.is_none() || waiting.syscall.is_none() || !knows_peer {
+        let alike = describe(wait, "");
+        let number = wait.descriptor.as_ref().map(|one| format!("fd {}", one.number));
+        event.wait = Some(describe(wait, &number.unwrap_or_default()));
+        waiting.alike = Some(alike);
+        waiting.class = Some(class(wait.cause));
+    }
+    if waiting.syscall.is_none() {
+        waiting.syscall = syscall(wait).map(Cow::into_owned);
+    }
+    if waiting.peer.is_none() {
+        waiting.peer = peer(wait);
+    }
+}
+
+/// Puts the kernel's stack on a sample that has none. Returns its frames, if there are any.
+pub(in crate::observer) fn complete_stack(
+    event: &mut SlowEvent,
+    wait: &Wait,
+    depth: usize,
+) -> Option<Vec<Frame>> {
+    if wait.frames.is_empty() {
+        return None;
+    }
+    let frames = frames(wait);
+    let place = frames.iter().find(|frame| !frame.internal);
+    event.function = frames.first().map(Frame::qualified_name);
+    event.file = place.and_then(|frame| frame.file.clone());
+    event.line = place.and_then(|frame| frame.line);
+    event.line_exact = place.is_some_and(|frame| frame.line_exact);
+    event.stacktrace = stacktrace(&frames, depth);
+    let how = std::mem::replace(&mut event.how, NOTED.to_owned());
+    let reason = how.split_once(": ").map_or(how.as_str(), |(_, reason)| reason);
+    event.missing = Some(format!("read the stack itself: {reason}"));
+    Some(frames)
+}
+
+/// The word that looks have for it.
+fn class(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Disk => "file",
+        other => other.name(),
+    }
+}
+
+/// As a look says it: `poll on fd 4 -> tcp 10.0.3.7:3306`, or without a number
+/// `poll on tcp 10.0.3.7:3306`.
+fn describe(wait: &Wait, number: &str) -> String {
+    let call = syscall(wait).unwrap_or("waiting for a page of memory".into());
+    let Some(descriptor) = &wait.descriptor else {
+        return call.into_owned();
+    };
+    let what = match &descriptor.kind {
+        Kind::Socket { peer, tcp, protocol } => {
+            let transport = transport(peer.as_ref(), *protocol).unwrap_or("socket");
+            let state = tcp.map(state).unwrap_or_default();
+            let with = address(wait).map(Address::to_string).unwrap_or_default();
+            format!("{transport} {}{state}", with.trim_start_matches("unix:"))
+        }
+        Kind::Pipe => "pipe".to_owned(),
+        Kind::File { name, .. } => name.clone(),
+        Kind::Other => "a descriptor".to_owned(),
+    };
+    let what = what.trim_end();
+    match (number, &descriptor.kind) {
+        ("", _) => format!("{call} on {what}"),
+        (_, Kind::Socket { .. }) => format!("{call} on {number} -> {what}"),
+        (_, Kind::Other) => format!("{call} on {number}"),
+        _ => format!("{call} on {number} ({what})"),
+    }
+}
+
+/// What the state of a connection says when the wait began, if it says more than that it
+/// is one.
+fn state(tcp: Tcp) -> &'static str {
+    match tcp {
+        Tcp {
+            state: TCP_SYN_SENT, ..
+        } => " (connecting)",
+        Tcp {
+            state: TCP_LISTEN, ..
+        } => " (listening)",
+        Tcp { receive_queue, .. } if receive_queue > 0 => " (with unread bytes)",
+        Tcp { .. } => "",
+    }
+}
+
+fn syscall(wait: &Wait) -> Option<Cow<'static, str>> {
+    let number = wait.call?;
+    Some(match syscall_name(u64::from(number)) {
+        Some(name) => name.into(),
+        None => format!("system call {number}").into(),
+    })
+}
+
+/// The other end of the connection; a listening socket has none.
+fn address(wait: &Wait) -> Option<&Address> {
+    match &wait.descriptor.as_ref()?.kind {
+        Kind::Socket { tcp: Some(tcp), .. } if tcp.state == TCP_LISTEN => None,
+        Kind::Socket { peer, .. } => peer.as_ref(),
+        Kind::Pipe | Kind::File { .. } | Kind::Other => None,
+    }
+}
+
+fn peer(wait: &Wait) -> Option<Peer> {
+    let address = address(wait)?;
+    let Kind::Socket { protocol, .. } = &wait.descriptor.as_ref()?.kind else {
+        return None;
+    };
+    let transport = transport(Some(address), *protocol).map(str::to_owned);
+    Some(match address {
+        Address::Ip(ip) => Peer {
+            address: ip.ip().to_string(),
+            port: Some(ip.port()),
+            transport,
+        },
+        Address::Unix(path) => Peer {
+            address: path.clone(),
+            port: None,
+            transport,
+        },
+    })
+}
+
+/// A value of `network.transport`.
+fn transport(peer: Option<&Address>, protocol: u16) -> Option<&'static str> {
+    match (peer, protocol) {
+        (Some(Address::Unix(_)), _) => Some("unix"),
+        (_, TCP) => Some("tcp"),
+        (_, UDP) => Some("udp"),
+        _ => None,
+    }
+}
+
+fn file_name(wait: &Wait) -> Option<&str> {
+    match &wait.descriptor.as_ref()?.kind {
+        Kind::File { name, .. } if !name.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "words_tests.rs"]
+mod tests;
