@@ -114,7 +114,7 @@ fn what_the_console_exporter_would_write_to_nowhere_is_told() {
     let site = Site::new();
     let toml = "[php]\nbinary = \"/bin/true\"\n[otel]\ntraces = \"console\"\n";
     fs::write(site.path("glasspool.toml"), toml).expect("writes");
-    let warning = "WARNING: nothing will be seen of traces: the exporter `console` writes to standard output";
+    let warning = "WARNING: nothing will be seen of traces: the exporters `console` and `otlp/stdout` write to standard output";
     let says_so = |said: &str| said.lines().filter(|line| line.contains(warning)).count();
     for arguments in [&["-F", "-O"][..], &["-F"], &["-D"]] {
         let said = text(&site.run(arguments).stderr);

@@ -65,7 +65,7 @@ impl Watched {
             let spans = watched.collector.spans();
             spans
                 .into_iter()
-                .find(|span| text(span, "url.path") == Some(path))
+                .find(|span| span["kind"] == "SPAN_KIND_SERVER" && text(span, "url.path") == Some(path))
         })
     }
 
