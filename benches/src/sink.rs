@@ -5,9 +5,9 @@
 //! runs on another machine, so its work must not compete with the servers for two cores: bodies are
 //! kept as they come and decoded between the rounds, unless they exceed [`MAX_WAITING_BYTES`].
 
-use std::collections::BTreeMap;
 mod sums;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ pub use sums::{CLOSE_NS, FAR_NS, Sums};
 
 /// Largest request, as the OTLP specification recommends to accept.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
-/// Bodies kept undecoded; beyond it the receiver decodes at once and so slows its sender down.
+/// Bodies kept undecoded; beyond it the receiver decodes as many as arrive, before it answers.
 const MAX_WAITING_BYTES: usize = 512 << 20;
 /// Samples kept of slow requests.
 const MAX_SAMPLES: usize = 10_000;
@@ -92,7 +92,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: Vec<Bytes>,
+    waiting: VecDeque<Bytes>,
     waiting_bytes: usize,
     received: Received,
 }
@@ -202,11 +202,10 @@ impl Shared {
     fn keep(&self, body: Bytes) {
         let mut state = self.lock();
         state.waiting_bytes += body.len();
-        state.waiting.push(body);
+        state.waiting.push_back(body);
         state.received.exports += 1;
-        if state.waiting_bytes > MAX_WAITING_BYTES {
-            state.decode();
-        }
+        // As much as came, and not all at once: nobody would be answered for seconds.
+        while state.waiting_bytes > MAX_WAITING_BYTES && state.decode_first() {}
         drop(state);
         self.arrived.notify_all();
     }
@@ -216,13 +215,20 @@ impl Shared {
 
 impl State {
     fn decode(&mut self) {
-        self.waiting_bytes = 0;
-        for body in std::mem::take(&mut self.waiting) {
-            match ExportTraceServiceRequest::decode(body) {
-                Ok(request) => self.received.add(&request),
-                Err(_) => self.received.refused += 1,
-            }
+        while self.decode_first() {}
+    }
+
+    /// The body that waits longest; false if there is none.
+    fn decode_first(&mut self) -> bool {
+        let Some(body) = self.waiting.pop_front() else {
+            return false;
+        };
+        self.waiting_bytes -= body.len();
+        match ExportTraceServiceRequest::decode(body) {
+            Ok(request) => self.received.add(&request),
+            Err(_) => self.received.refused += 1,
         }
+        true
     }
 }
 
