@@ -156,7 +156,7 @@ fn trial(jaeger: &Jaeger, front: &Front, report: &mut Report) -> Result<()> {
     if request.attribute("php.waits.count").is_some() {
         let query = spans
             .iter()
-            .find(|span| span.parent == request.id && span.attribute("php.wait_class").is_some());
+            .find(|span| span.parent == request.id && span.name != STILL_RUNNING);
         let query = query.context("no span of a wait")?;
         report.check(
             "the query is a span of its own",
