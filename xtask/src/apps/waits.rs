@@ -105,7 +105,9 @@ fn blocked_by(request: &Span, cause: &str) -> Option<Duration> {
 /// Where WordPress asks its database.
 fn line_of_call(site: &Site) -> Result<(String, usize)> {
     let found = FILES.iter().find_map(|name| {
+        // PHP names files by their real paths.
         let path = site.docroot().join(name);
+        let path = path.canonicalize().unwrap_or(path);
         let text = std::fs::read_to_string(&path).ok()?;
         let line = text.lines().position(|line| line.contains(CALL))?;
         Some((path.display().to_string(), line + 1))
