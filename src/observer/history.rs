@@ -77,7 +77,7 @@ impl History {
         self.ring.get(index)
     }
 
-    /// A request has ended; `record` is its end record. Takes less than 100 ns.
+    /// A request has ended; `record` is its end record. One copy.
     pub(super) fn request(&mut self, pool: &Arc<str>, pid: u32, record: &[u8], slow: bool) {
         if self.is_on() {
             self.keep(pool, pid, What::Record(record.into(), slow));

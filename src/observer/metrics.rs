@@ -100,7 +100,7 @@ impl Metrics {
     }
 
     /// A request has ended; `record` is its end record, `exported` whether its span is.
-    /// Takes less than 200 ns.
+    /// Wanted: less than 200 ns (the ignored test `metrics_cost` prints it).
     pub(super) fn request(&mut self, pool: &str, record: &[u8], peek: &Peek, exported: bool) {
         if !self.enabled {
             return;

@@ -16,8 +16,7 @@ use crate::tail::{Entry, Filter, Kind, MAX_ENTRY_BYTES, MOST_EARLIER, Question};
 
 /// Readers at a time.
 const MOST: usize = 32;
-/// Entries that one reader is given, or that are found to be none of his, in one turn:
-/// half a millisecond.
+/// Entries that one reader is given, or that are found to be none of his, in one turn.
 const PER_TURN: usize = 256;
 /// Between two looks whether readers are still there.
 const CHECK_NS: u64 = 1_000_000_000;
