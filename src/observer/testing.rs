@@ -31,7 +31,9 @@ use crate::logs::ErrorLog;
 
 /// The one pool that there is.
 pub(super) const POOL: PoolId = PoolId(0);
-pub(super) const LIMIT: Duration = Duration::from_millis(250);
+/// The slow limit. Long, because a test's request is born at this age and must not reach ten
+/// seconds more (what is told says `2x s`) on a machine that is as busy as can be.
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 /// Smallest ring there is.
 const RING: usize = 16 * 1024;
 
