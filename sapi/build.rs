@@ -39,6 +39,7 @@ fn main() {
         "sapi",
         "functions",
         "about",
+        "opcache",
         "pages",
         "request",
         "settings",

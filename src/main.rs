@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use glasspool::cli;
 
-/// The observer makes and drops some sixty small strings for each span; this allocator
-/// does that in two thirds of the time of libc's.
+/// The observer makes and drops many small strings for each span; when there were some
+/// sixty of them, this allocator did that in two thirds of the time of libc's.
 ///
 /// Built without huge pages (`no_thp`): with them, whatever is touched first takes 2 MiB,
 /// which made up 10 of the supervisor's 14 MiB.

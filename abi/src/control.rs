@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::channel::{Channel, ChannelError, MAX_FDS, MAX_MESSAGE_BYTES};
 use crate::trace::Sampler;
 use crate::trace::policy::Policy;
-use crate::trace::sampling::Route;
+use crate::trace::sampling::{Glob, Route};
 use crate::zend::PhpBuild;
 use crate::{EngineId, Pid, PoolId, WorkerId};
 
@@ -47,6 +47,46 @@ pub enum ToEngine {
         /// own and closes the descriptor before it runs the application.
         times_page: Option<u32>,
     },
+    /// Fork a process that asks opcache and ends; [`FromEngine::OpcacheAsked`] says which.
+    /// Descriptor: one end of a socket pair, which gets its [`OpcacheAnswer`] and is closed.
+    AskOpcache,
+}
+
+/// What opcache says of itself. It reads memory that workers can write: numbers, and no
+/// more than numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpcacheAnswer {
+    /// PHP has no opcache, or it is off, or keeps nothing in memory.
+    Off,
+    /// `opcache.restrict_api` is set.
+    Restricted,
+    /// It runs.
+    Told(OpcacheFigures),
+}
+
+/// State of an opcache; counts since it was made or restarted, restarts since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpcacheFigures {
+    /// Memory used, free, and wasted on scripts that have changed since; bytes.
+    pub memory: [u64; 3],
+    /// Of that, the buffer for interned strings: used and free, bytes.
+    pub strings: [u64; 2],
+    /// Memory for machine code, used and free, bytes; both 0 without JIT.
+    pub jit: [u64; 2],
+    /// Scripts in it.
+    pub scripts: u64,
+    /// Paths by which these are found.
+    pub keys: u64,
+    /// Most of those.
+    pub key_limit: u64,
+    /// Scripts that were asked for and there.
+    pub hits: u64,
+    /// Scripts that were asked for and not there.
+    pub misses: u64,
+    /// Restarts because memory was full, because keys were, and by `opcache_reset()`.
+    pub restarts: [u64; 3],
+    /// A script did not fit, and none is added until a restart.
+    pub full: bool,
 }
 
 /// What php-fpm prints and exits.
@@ -248,6 +288,11 @@ pub enum FromEngine {
         /// Why.
         reason: String,
     },
+    /// To [`ToEngine::AskOpcache`]: a process that asks is the supervisor's child.
+    OpcacheAsked {
+        /// Its pid, or why there is none.
+        pid: Result<Pid, String>,
+    },
 }
 
 /// What a worker may ask of the supervisor while it serves, over the socket that all
@@ -406,6 +451,10 @@ pub enum ToObserver {
         /// At most so long.
         within: Duration,
     },
+    /// After the first message, with [`WaitPrograms::Running`]: the CPUs' clocks, which are
+    /// the observer's to run or to stop; in as many of these messages as it takes.
+    /// Descriptors: clocks, at least one.
+    Clocks,
 }
 
 /// Longest question of a reader in bytes.
@@ -479,6 +528,19 @@ pub struct PoolFigures {
     pub started: [u64; 3],
     /// Time that connections have waited, all together, nanoseconds.
     pub queue_ns: u64,
+    /// Of the engine that this pool shares with others, if it is the first of them.
+    pub opcache: Option<OpcacheView>,
+}
+
+/// What is known of an engine's opcache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpcacheView {
+    /// Whose: another engine's begins anew.
+    pub engine: EngineId,
+    /// What it said last, unless it did not when it was asked last.
+    pub figures: Option<OpcacheFigures>,
+    /// How often it was asked and told, was off, was restricted, and has not answered.
+    pub asks: [u64; 4],
 }
 
 /// How an observer's metrics are fetched.
@@ -557,6 +619,8 @@ pub struct LoadPrograms {
     pub frames: u32,
     /// Length of the ring of records.
     pub ring_bytes: u32,
+    /// Whether system calls are counted, too.
+    pub system_calls: bool,
 }
 
 /// What that process answers: all parts, then that it has loaded them; or why not.
@@ -614,6 +678,18 @@ pub struct PoolView {
     pub slow_stop: SlowStop,
     /// Whether the first look at a request is a span of its own, sent while it still runs.
     pub still_running: bool,
+    /// Which classes name requests that nobody else names; none if there are none.
+    pub controllers: Vec<ControllerPattern>,
+}
+
+/// Which classes handle requests, so that their methods can stand for routes. Of several,
+/// the first that matches counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerPattern {
+    /// Names of classes, with their namespace.
+    pub class: Glob,
+    /// They do not.
+    pub excluded: bool,
 }
 
 /// Whether a worker may be stopped for a look. One that is blocked in a system call

@@ -18,6 +18,8 @@ const BEGIN_WORDS: usize = 8;
 const END_WORDS: usize = 12 + Times::WORDS;
 /// Where the times are, and how much is known of them in the word before.
 const END_TIMES: usize = 12;
+/// A record has about so many texts.
+const USUAL_TEXTS: usize = 16;
 /// Only the run queue's part means something.
 const RUNQUEUE_KNOWN: u64 = 1;
 /// All parts do.
@@ -170,29 +172,41 @@ pub struct End {
     pub times: Known,
 }
 
-/// The texts of one record, owned and bounded.
+/// The texts of one record, owned and bounded: one behind the other, as a request has a
+/// dozen of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Texts(Vec<(Text, Vec<u8>)>);
+pub struct Texts {
+    bytes: Vec<u8>,
+    /// What each is, and where it ends in `bytes`.
+    ends: Vec<(Text, usize)>,
+}
 
 impl Texts {
     /// The text of that kind; the last one if a worker wrote several.
     pub fn get(&self, text: Text) -> Option<&[u8]> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(t, _)| *t == text)
-            .map(|(_, bytes)| &bytes[..])
+        let index = self.ends.iter().rposition(|(kind, _)| *kind == text)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before].1);
+        Some(&self.bytes[start..self.ends[index].1])
     }
 
     /// The same as UTF-8, wrong bytes replaced.
     pub fn text(&self, text: Text) -> Option<std::borrow::Cow<'_, str>> {
         self.get(text).map(String::from_utf8_lossy)
     }
+
+    fn push(&mut self, text: Text, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.ends.push((text, self.bytes.len()));
+    }
 }
 
 impl FromIterator<(Text, Vec<u8>)> for Texts {
     fn from_iter<I: IntoIterator<Item = (Text, Vec<u8>)>>(iter: I) -> Self {
-        Texts(iter.into_iter().collect())
+        let mut texts = Texts::default();
+        for (text, bytes) in iter {
+            texts.push(text, &bytes);
+        }
+        texts
     }
 }
 
@@ -527,7 +541,10 @@ fn split_text(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 fn decode_texts(mut bytes: &[u8]) -> Option<Texts> {
-    let mut texts = Vec::new();
+    let mut texts = Texts {
+        bytes: Vec::with_capacity(bytes.len()),
+        ends: Vec::with_capacity(USUAL_TEXTS),
+    };
     while let Some((head, rest)) = bytes.split_at_checked(4) {
         let tag = u16::from_ne_bytes([head[0], head[1]]);
         if tag == 0 {
@@ -536,13 +553,13 @@ fn decode_texts(mut bytes: &[u8]) -> Option<Texts> {
         let length = usize::from(u16::from_ne_bytes([head[2], head[3]]));
         let (value, rest) = rest.split_at_checked(length)?;
         let text = Text::from_tag(tag)?;
-        if length > text.max_bytes() || texts.len() >= 2 * Text::ALL.len() {
+        if length > text.max_bytes() || texts.ends.len() >= 2 * Text::ALL.len() {
             return None;
         }
-        texts.push((text, value.to_vec()));
+        texts.push(text, value);
         bytes = rest;
     }
-    Some(Texts(texts))
+    Some(texts)
 }
 
 #[cfg(test)]
@@ -650,7 +667,7 @@ mod tests {
         #[test]
         fn hostile_bytes_decode_or_not_but_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             if let Some(end) = End::decode(&bytes) {
-                prop_assert!(end.begin.texts.0.len() <= 2 * Text::ALL.len());
+                prop_assert!(end.begin.texts.ends.len() <= 2 * Text::ALL.len());
             }
             End::peek(&bytes);
             End::context(&bytes);

@@ -189,9 +189,10 @@ impl<'a> Ring<'a> {
     fn copy(&self, position: u64, length: u64, buffer: &mut Vec<u8>) {
         buffer.clear();
         let words = usize::try_from(length.div_ceil(8)).unwrap_or(0);
-        for word in self.words_from(position).take(words) {
-            buffer.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-        }
+        buffer.reserve(words * 8);
+        let words = self.words_from(position).take(words);
+        // Not a loop: this asks once where the ring begins anew, and not at each word.
+        words.for_each(|word| buffer.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()));
         buffer.truncate(usize::try_from(length).unwrap_or(MAX_RECORD_BYTES));
     }
 

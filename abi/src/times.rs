@@ -1,8 +1,8 @@
 //! Where a worker's time goes: on a CPU, waiting for one, or blocked, and then for what.
 //! As the kernel programs of `waits` account for it, in a page that the worker maps.
 //!
-//! Writers of a page: the kernel programs, and of one word of it ([`TimesPage::set_request`])
-//! the worker. Readers: the worker, for its own requests; the observer, for whom what a
+//! Writers of a page: the kernel programs, and of two words of it ([`TimesPage::set_request`],
+//! [`TimesPage::set_connection`]) the worker. Readers: the worker, for its own requests; the observer, for whom what a
 //! worker says of its times is hostile: any words are times, sums saturate.
 
 use std::os::fd::AsFd;
@@ -17,14 +17,17 @@ pub const CAUSES: usize = 6;
 pub const PAGE_BYTES: usize = 4096;
 /// Where in a page the worker writes its request, in words.
 pub const REQUEST: usize = 0;
+/// Where it writes which descriptor its requests come by, in words: 1 more, 0 for none.
+pub const CONNECTION: usize = 1;
 /// Where the programs' sequence counter is, odd while they write, in words.
 pub const SEQUENCE: usize = 8;
 /// Where the times begin, in words: [`RAW_WORDS`] of them.
 pub const TIMES: usize = 9;
 /// since when; the last change; state and, in the upper half, cause; time on a CPU, on the
 /// run queue, blocked by cause; blocks, records written, records lost; what the scheduler
-/// says the worker had run when it left a CPU the last time.
-pub const RAW_WORDS: usize = 15;
+/// says the worker had run when it left a CPU the last time; of system calls how many, how
+/// long, bytes sent and received.
+pub const RAW_WORDS: usize = 19;
 
 /// Since when times are counted, nanoseconds of `CLOCK_MONOTONIC`. This and the following
 /// are places in the [`RAW_WORDS`], in words.
@@ -47,7 +50,19 @@ pub const WRITTEN: usize = WAITS + 1;
 pub const LOST: usize = WRITTEN + 1;
 /// What the worker had run when it left a CPU the last time; see [`BEGAN`].
 pub const RAN: usize = LOST + 1;
-const _: () = assert!(RAN + 1 == RAW_WORDS);
+/// System calls in requests; see [`BEGAN`]. This and the next three are zero unless they are
+/// counted.
+pub const CALLS: usize = RAN + 1;
+/// Time in them, waits included; see [`BEGAN`].
+pub const CALLS_NS: usize = CALLS + 1;
+/// Bytes that they sent to sockets; see [`BEGAN`].
+pub const SENT: usize = CALLS_NS + 1;
+/// And received from sockets; see [`BEGAN`].
+pub const RECEIVED: usize = SENT + 1;
+const _: () = assert!(RECEIVED + 1 == RAW_WORDS);
+
+/// What the sequence counter is once a page was begun, and the programs go on from.
+pub const BEGUN_SEQUENCE: u64 = 2;
 
 /// Values of a page's state.
 pub const STATE_ON_CPU: u32 = 1;
@@ -75,11 +90,19 @@ pub struct Times {
     pub written: u64,
     /// Waits that should have been, and for which the ring had no room.
     pub lost: u64,
+    /// System calls in requests. This and the next three are zero unless they are counted.
+    pub calls: u64,
+    /// Time in them, waits included.
+    pub calls_ns: u64,
+    /// Bytes that they sent to sockets other than the request's own connection.
+    pub sent: u64,
+    /// And received from such.
+    pub received: u64,
 }
 
 impl Times {
     /// Words that times are in records.
-    pub const WORDS: usize = CAUSES + 5;
+    pub const WORDS: usize = CAUSES + 9;
 
     /// All of it, on a CPU or not.
     pub fn total_ns(&self) -> u64 {
@@ -119,6 +142,10 @@ impl Times {
             waits: self.waits.saturating_sub(earlier.waits),
             written: self.written.saturating_sub(earlier.written),
             lost: self.lost.saturating_sub(earlier.lost),
+            calls: self.calls.saturating_sub(earlier.calls),
+            calls_ns: self.calls_ns.saturating_sub(earlier.calls_ns),
+            sent: self.sent.saturating_sub(earlier.sent),
+            received: self.received.saturating_sub(earlier.received),
         }
     }
 
@@ -128,7 +155,15 @@ impl Times {
         words[0] = self.on_cpu_ns;
         words[1] = self.runqueue_ns;
         words[2..2 + CAUSES].copy_from_slice(&self.blocked_ns);
-        words[2 + CAUSES..].copy_from_slice(&[self.waits, self.written, self.lost]);
+        words[2 + CAUSES..].copy_from_slice(&[
+            self.waits,
+            self.written,
+            self.lost,
+            self.calls,
+            self.calls_ns,
+            self.sent,
+            self.received,
+        ]);
         words
     }
 
@@ -141,11 +176,15 @@ impl Times {
             waits: words[2 + CAUSES],
             written: words[3 + CAUSES],
             lost: words[4 + CAUSES],
+            calls: words[5 + CAUSES],
+            calls_ns: words[6 + CAUSES],
+            sent: words[7 + CAUSES],
+            received: words[8 + CAUSES],
         }
     }
 
     /// From the raw words of a page, continued until `now_ns`; `None` before the first
-    /// switch after the registration. `ran_ns` is asked for only if the page does not say
+    /// switch after the registration, if the page was not begun. `ran_ns` is asked for only if the page does not say
     /// that the process is on a CPU: what it has run in its life, by its own CPU clock, if
     /// it is known that it runs nevertheless (it is the reader). That happens where the
     /// kernel did not tell of a switch.
@@ -165,6 +204,10 @@ impl Times {
             waits: raw[WAITS],
             written: raw[WRITTEN],
             lost: raw[LOST],
+            calls: raw[CALLS],
+            calls_ns: raw[CALLS_NS],
+            sent: raw[SENT],
+            received: raw[RECEIVED],
         };
         let mut passed = now_ns.saturating_sub(raw[SINCE]);
         if matches!(state, STATE_RUNQUEUE | STATE_BLOCKED)
@@ -224,6 +267,39 @@ impl TimesPage {
         }
     }
 
+    /// Says by which descriptor the request under way came and is answered, so that waits for
+    /// it are told from waits for others. One store.
+    pub fn set_connection(&self, descriptor: Option<i32>) {
+        let word = descriptor.and_then(|number| u64::try_from(number).ok());
+        if let Some(place) = self.words.get(CONNECTION) {
+            place.store(word.map_or(0, |number| number + 1), Ordering::Relaxed);
+        }
+    }
+
+    /// Says of a worker that is about to be watched that it is on a CPU since `began_ns` of
+    /// `CLOCK_MONOTONIC`; for a clear page. Whoever reads this is its worker, and the programs
+    /// have not told of a switch yet, so it is true: its first request may begin and end
+    /// before it ever leaves its CPU.
+    pub fn begin(&self, began_ns: u64) {
+        let word = |at: usize| self.words.get(at);
+        let (Some(sequence), Some(began), Some(since), Some(state)) = (
+            word(SEQUENCE),
+            word(TIMES + BEGAN),
+            word(TIMES + SINCE),
+            word(TIMES + STATE),
+        ) else {
+            return;
+        };
+        sequence.store(BEGUN_SEQUENCE - 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        began.store(began_ns, Ordering::Relaxed);
+        since.store(began_ns, Ordering::Relaxed);
+        let mut halves = [0; 8];
+        halves[..4].copy_from_slice(&STATE_ON_CPU.to_ne_bytes());
+        state.store(u64::from_ne_bytes(halves), Ordering::Relaxed);
+        sequence.store(BEGUN_SEQUENCE, Ordering::Release);
+    }
+
     /// Forgets what the page says of its last worker, before another one has it; nobody
     /// may be watched there now. Whether there is such a page.
     pub fn clear(&self) -> bool {
@@ -234,8 +310,9 @@ impl TimesPage {
 
     /// The totals at `now_ns` of `CLOCK_MONOTONIC`; only for the process whose page it is,
     /// as this reads for somebody who runs (see [`Times::of_raw`]). `None` before its first
-    /// switch, if accounting began after `not_after_ns`, and if it was switched after
-    /// `now_ns`: then the clock wants to be read anew. Some tens of nanoseconds.
+    /// switch unless its page was begun, if accounting began after `not_after_ns`, and if it
+    /// was switched after `now_ns`: then the clock wants to be read anew. Some tens of
+    /// nanoseconds.
     pub fn read(
         &self,
         now_ns: u64,
@@ -295,6 +372,22 @@ mod tests {
         assert_eq!(read(STATE_BLOCKED, 1, Some(70 + 10)), (1010, 500, 590));
         assert_eq!(read(STATE_BLOCKED, 1, Some(u64::MAX)), (1600, 500, 0));
         assert_eq!(Times::of_raw(&raw(0, 0), 5600, || None), None);
+    }
+
+    #[test]
+    fn a_page_that_was_begun_tells_of_its_worker_before_the_first_switch() {
+        let map = crate::create_slot_memory(2 * PAGE_BYTES).expect("a memory file");
+        let page = TimesPage::map(&map, 1).expect("maps");
+        assert_eq!(page.read(5600, 5600, || None), None);
+        page.begin(5000);
+        let on_cpu = |ns| Times {
+            on_cpu_ns: ns,
+            ..Times::default()
+        };
+        assert_eq!(page.read(5600, 5600, || None), Some(on_cpu(600)));
+        assert_eq!(page.read(5600, 4999, || None), None, "it began before");
+        assert!(page.clear());
+        assert_eq!(page.read(5600, 5600, || None), None);
     }
 
     #[test]

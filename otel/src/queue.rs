@@ -98,7 +98,7 @@ impl<T> Queue<T> {
     /// Takes up to `max_items` items and about `max_bytes` bytes, at least one item if there
     /// is any: urgent ones first, oldest first.
     pub fn take(&mut self, max_items: usize, max_bytes: usize) -> Vec<T> {
-        let mut batch = Vec::new();
+        let mut batch = Vec::with_capacity(max_items.min(self.len()));
         let mut room = max_bytes;
         while batch.len() < max_items {
             let class = if self.urgent.items.is_empty() {

@@ -1,5 +1,6 @@
 //! The samples of one request, taken together: where its time went. On the span itself,
-//! as backends show events folded away and do not search them.
+//! as backends show events folded away and do not search them. Samples are the looks at a
+//! slow request, and those of the CPU's clock while it runs on one.
 
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 
@@ -8,6 +9,29 @@ use crate::slow::{Cause, SlowEvent};
 
 /// Places that are told at most.
 const MOST_FRAMES: usize = 5;
+
+/// Where a request was each time that a CPU's clock found it there, since it was past its
+/// limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OnCpu {
+    /// How often it was found.
+    pub samples: u64,
+    /// How often in which [`place`], in any order; of some samples none is known.
+    pub places: Vec<(String, u64)>,
+}
+
+impl OnCpu {
+    /// The attributes of the span; none of a request that was never found.
+    pub(crate) fn attributes(&self) -> Vec<KeyValue> {
+        let mut attributes = Vec::new();
+        if self.samples > 0 {
+            attributes.push(KeyValue::new(name::PHP_CPU_SAMPLES, int(self.samples)));
+            let top = top_frames(self.places.clone(), self.samples);
+            push_texts(&mut attributes, name::PHP_CPU_TOP_FRAMES, top);
+        }
+        attributes
+    }
+}
 
 /// The attributes of the span: the place and the wait of one sample (that of the end if
 /// the request was killed or crashed, else the first), then the shares over all.
@@ -41,28 +65,34 @@ pub(crate) fn attributes(samples: &[SlowEvent]) -> Vec<KeyValue> {
     if of_time.is_empty() {
         return attributes;
     }
-    attributes.push(KeyValue::new(name::PHP_SLOW_SAMPLES, int(of_time.len() as u64)));
-    let frames = shares(of_time.iter().filter_map(|sample| top_frame(sample)));
-    let frames = frames.iter().take(MOST_FRAMES);
-    let frames = frames.map(|(place, count)| format!("{place} {}", percent(*count, of_time.len())));
-    push_texts(&mut attributes, name::PHP_SLOW_TOP_FRAMES, frames.collect());
-    let waits = shares(of_time.iter().map(|sample| kind(sample).to_owned()));
+    let whole = of_time.len() as u64;
+    attributes.push(KeyValue::new(name::PHP_SLOW_SAMPLES, int(whole)));
+    let frames = counts(of_time.iter().filter_map(|sample| top_frame(sample)));
+    let frames = top_frames(frames, whole);
+    push_texts(&mut attributes, name::PHP_SLOW_TOP_FRAMES, frames);
+    let waits = most_first(counts(of_time.iter().map(|sample| kind(sample).to_owned())));
     let waits = waits.iter().map(|(kind, count)| {
-        let share = percent(*count, of_time.len());
-        format!("{kind} {share} ({count} of {})", of_time.len())
+        let share = percent(*count, whole);
+        format!("{kind} {share} ({count} of {whole})")
     });
     push_texts(&mut attributes, name::PHP_SLOW_WAITS, waits.collect());
     attributes
 }
 
-/// `PDO::query /srv/Repo.php:42`; `None` if the stack could not be read.
-fn top_frame(sample: &SlowEvent) -> Option<String> {
-    let function = sample.function.as_ref()?;
-    Some(match (&sample.file, sample.line) {
+/// A function, and the line of PHP that it is or was called from: `PDO::query
+/// /srv/Repo.php:42`.
+pub fn place(function: &str, file: Option<&str>, line: Option<u32>) -> String {
+    match (file, line) {
         (Some(file), Some(line)) => format!("{function} {file}:{line}"),
         (Some(file), None) => format!("{function} {file}"),
-        (None, _) => function.clone(),
-    })
+        (None, _) => function.to_owned(),
+    }
+}
+
+/// `None` if the stack could not be read.
+fn top_frame(sample: &SlowEvent) -> Option<String> {
+    let function = sample.function.as_ref()?;
+    Some(place(function, sample.file.as_deref(), sample.line))
 }
 
 /// The kind of wait, `running` for none, `unknown` if nothing could be seen.
@@ -75,23 +105,36 @@ fn kind(sample: &SlowEvent) -> &'static str {
     }
 }
 
-/// How often each comes, the most frequent first, equal ones in their order.
-fn shares(all: impl Iterator<Item = String>) -> Vec<(String, usize)> {
-    let mut counts: Vec<(String, usize)> = Vec::new();
+/// How often each comes.
+fn counts(all: impl Iterator<Item = String>) -> Vec<(String, u64)> {
+    let mut counts: Vec<(String, u64)> = Vec::new();
     for one in all {
         match counts.iter_mut().find(|(known, _)| *known == one) {
             Some((_, count)) => *count += 1,
             None => counts.push((one, 1)),
         }
     }
+    counts
+}
+
+/// The most frequent first, equal ones in their order.
+fn most_first(mut counts: Vec<(String, u64)>) -> Vec<(String, u64)> {
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     counts
 }
 
+/// Each of the most frequent places, with its share.
+fn top_frames(places: Vec<(String, u64)>, whole: u64) -> Vec<String> {
+    let places = most_first(places).into_iter().take(MOST_FRAMES);
+    places
+        .map(|(place, count)| format!("{place} {}", percent(count, whole)))
+        .collect()
+}
+
 /// Rounded to the nearest whole.
-fn percent(part: usize, whole: usize) -> String {
-    let whole = whole.max(1);
-    format!("{}%", (part * 200 + whole) / (2 * whole))
+fn percent(part: u64, whole: u64) -> String {
+    let whole = u128::from(whole.max(1));
+    format!("{}%", (u128::from(part) * 200 + whole) / (2 * whole))
 }
 
 fn push_texts(attributes: &mut Vec<KeyValue>, key: &'static str, texts: Vec<String>) {
@@ -176,6 +219,30 @@ mod tests {
         ] {
             assert_eq!(value(&attributes, absent), None);
         }
+    }
+
+    #[test]
+    fn looks_of_a_cpus_clock_are_told_by_their_places() {
+        let repo = place("Db\\Repo::find", Some("/srv/db.php"), Some(42));
+        let main = place("{main}", Some("/srv/index.php"), None);
+        let on_cpu = OnCpu {
+            samples: 8,
+            places: vec![(main, 1), (repo, 5), (place("md5", None, Some(3)), 1)],
+        };
+        let attributes = on_cpu.attributes();
+        assert_eq!(value(&attributes, "php.cpu.samples").as_deref(), Some("8"));
+        assert_eq!(
+            value(&attributes, "php.cpu.top_frames").as_deref(),
+            // Of one sample no place is known.
+            Some("[\"Db\\Repo::find /srv/db.php:42 63%\",\"{main} /srv/index.php 13%\",\"md5 13%\"]")
+        );
+        assert!(OnCpu::default().attributes().is_empty());
+        let many = OnCpu {
+            samples: u64::MAX,
+            places: (0..9).map(|line| (line.to_string(), u64::MAX)).collect(),
+        };
+        let frames = value(&many.attributes(), name::PHP_CPU_TOP_FRAMES).unwrap_or_default();
+        assert_eq!(frames.matches("100%").count(), MOST_FRAMES, "{frames}");
     }
 
     #[test]

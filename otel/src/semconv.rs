@@ -37,6 +37,8 @@ pub mod name {
     pub const CODE_STACKTRACE: &str = "code.stacktrace";
     pub const FILE_NAME: &str = "file.name";
     pub const FILE_PATH: &str = "file.path";
+    /// State of a TCP connection (system metrics of the conventions, in development).
+    pub const NETWORK_CONNECTION_STATE: &str = "network.connection.state";
     pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
     pub const NETWORK_PEER_PORT: &str = "network.peer.port";
     pub const NETWORK_TRANSPORT: &str = "network.transport";
@@ -56,6 +58,10 @@ pub mod name {
     pub const PHP_CPU_USER_TIME: &str = "php.cpu.user_time";
     /// CPU time in the kernel, seconds.
     pub const PHP_CPU_SYSTEM_TIME: &str = "php.cpu.system_time";
+    /// Looks of the CPUs' clocks since it was past its limit.
+    pub const PHP_CPU_SAMPLES: &str = "php.cpu.samples";
+    /// Where they found it most often, with their shares.
+    pub const PHP_CPU_TOP_FRAMES: &str = "php.cpu.top_frames";
     /// Time on a CPU, seconds.
     pub const PHP_TIME_ON_CPU: &str = "php.time.on_cpu";
     /// Time waiting for a CPU, seconds.
@@ -74,6 +80,14 @@ pub mod name {
     pub const PHP_BLOCKED_PIPE: &str = "php.blocked.pipe";
     /// See [`PHP_BLOCKED_NETWORK`].
     pub const PHP_BLOCKED_OTHER: &str = "php.blocked.other";
+    /// System calls of the request, where they are counted.
+    pub const PHP_SYSTEM_CALLS_COUNT: &str = "php.system_calls.count";
+    /// Time in them, waits included, seconds.
+    pub const PHP_SYSTEM_CALLS_TIME: &str = "php.system_calls.time";
+    /// Bytes sent to sockets.
+    pub const PHP_NETWORK_SENT: &str = "php.network.sent";
+    /// Bytes received from sockets.
+    pub const PHP_NETWORK_RECEIVED: &str = "php.network.received";
     /// Times that it blocked, however shortly.
     pub const PHP_WAITS_COUNT: &str = "php.waits.count";
     /// The places that waited most, the first the most.
@@ -127,6 +141,10 @@ pub mod name {
     pub const PHP_WAIT_ELAPSED: &str = "php.wait_elapsed";
     /// The system call that it waited in.
     pub const PHP_WAIT_SYSCALL: &str = "php.wait_syscall";
+    /// Bytes of the TCP connection that it waited for: received, and not read.
+    pub const PHP_WAIT_RECEIVE_QUEUE: &str = "php.wait_receive_queue";
+    /// Written, and not acknowledged.
+    pub const PHP_WAIT_SEND_QUEUE: &str = "php.wait_send_queue";
     /// The C functions of PHP and its extensions, one per line, innermost first.
     pub const PHP_NATIVE_STACKTRACE: &str = "php.native_stacktrace";
     /// Why the supervisor killed the worker.
@@ -211,13 +229,19 @@ impl Conventions {
 
     /// The query with the values of secret parameters replaced; all else as it was.
     pub fn redact_query(&self, query: &str) -> String {
-        let redacted = query.split('&').map(|parameter| match parameter.split_once('=') {
-            Some((key, _)) if self.redacted_query_keys.iter().any(|secret| secret == key) => {
-                format!("{key}={REDACTED}")
+        let mut redacted = String::with_capacity(query.len());
+        for (index, parameter) in query.split('&').enumerate() {
+            if index > 0 {
+                redacted.push('&');
             }
-            _ => parameter.to_owned(),
-        });
-        redacted.collect::<Vec<_>>().join("&")
+            match parameter.split_once('=') {
+                Some((key, _)) if self.redacted_query_keys.iter().any(|secret| secret == key) => {
+                    redacted.extend([key, "=", REDACTED]);
+                }
+                _ => redacted.push_str(parameter),
+            }
+        }
+        redacted
     }
 }
 

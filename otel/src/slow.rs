@@ -19,6 +19,7 @@ use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use crate::{
     semconv::{Conventions, name},
     span::{Facts, flags, request_attributes, sdk_span_id, sdk_trace_id},
+    tcp::TcpState,
 };
 
 /// Longest `code.stacktrace` in bytes: Tempo cuts attributes at 2048 by default
@@ -44,6 +45,8 @@ pub struct SlowEvent {
     pub line: Option<u32>,
     /// Whether the line is exact.
     pub line_exact: bool,
+    /// The method that handles the request, as far as classes tell it; not an attribute.
+    pub controller: Option<String>,
     /// How the sample was taken.
     pub how: String,
     /// What the worker waited for, if it waited: the same words as long as it is the same wait.
@@ -87,6 +90,8 @@ pub struct Waiting {
     pub syscall: Option<String>,
     /// Who was waited for.
     pub peer: Option<Peer>,
+    /// The connection, if it is one of TCP and the kernel programs have told of it.
+    pub tcp: Option<TcpState>,
     /// The file that was waited for.
     pub file: Option<String>,
 }
@@ -174,6 +179,7 @@ impl SlowEvent {
         if let Some(port) = self.waiting.peer.as_ref().and_then(|peer| peer.port) {
             attributes.push(KeyValue::new(name::NETWORK_PEER_PORT, i64::from(port)));
         }
+        attributes.extend(self.waiting.tcp.iter().flat_map(TcpState::attributes));
         if let Some(class) = self.waiting.class {
             attributes.push(KeyValue::new(name::PHP_WAIT_CLASS, class));
         }

@@ -144,6 +144,18 @@ pub fn killed_span(
     span
 }
 
+/// Whether somebody has said what the request is called.
+pub fn has_route(span: &SpanData) -> bool {
+    let mut attributes = span.attributes.iter();
+    attributes.any(|attribute| attribute.key.as_str() == name::HTTP_ROUTE)
+}
+
+/// Calls a request so whose span has no route.
+pub fn give_route(span: &mut SpanData, route: String) {
+    span.name = Cow::Owned(format!("{} {route}", span.name));
+    span.attributes.push(KeyValue::new(name::HTTP_ROUTE, route));
+}
+
 /// All that is known when a request begins; ends when it starts.
 fn unfinished_span(begin: &Begin, facts: &Facts, slow: &[SlowEvent], conventions: &Conventions) -> SpanData {
     let method = begin.texts.text(Text::Method).unwrap_or_default();
@@ -259,8 +271,9 @@ pub(crate) fn sdk_span_id(begin: &Begin) -> SpanId {
 }
 
 pub(crate) fn trace_state(begin: &Begin) -> TraceState {
-    let text = begin.texts.text(Text::TraceState).unwrap_or_default();
-    TraceState::from_str(&text).unwrap_or_default()
+    let text = begin.texts.text(Text::TraceState);
+    text.and_then(|text| TraceState::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
 /// The scope of all that this crate makes.

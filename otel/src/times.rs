@@ -55,16 +55,16 @@ impl Spent {
     }
 
     /// The attributes of the span.
-    pub(crate) fn attributes(&self) -> Vec<KeyValue> {
-        let mut attributes = vec![
-            KeyValue::new(name::PHP_TIME_ON_CPU, seconds(self.on_cpu_ns)),
-            KeyValue::new(name::PHP_TIME_RUNQUEUE, seconds(self.runqueue_ns)),
-            KeyValue::new(name::PHP_TIME_BLOCKED, seconds(self.blocked_ns)),
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = KeyValue> {
+        let parts = [
+            (name::PHP_TIME_ON_CPU, self.on_cpu_ns),
+            (name::PHP_TIME_RUNQUEUE, self.runqueue_ns),
+            (name::PHP_TIME_BLOCKED, self.blocked_ns),
         ];
-        let causes = BLOCKED.iter().zip(self.by_cause.iter().flatten());
-        let causes = causes.filter(|(_, ns)| **ns != 0);
-        attributes.extend(causes.map(|(key, ns)| KeyValue::new(*key, seconds(*ns))));
-        attributes
+        let causes = BLOCKED.into_iter().zip(self.by_cause.into_iter().flatten());
+        let causes = causes.filter(|(_, ns)| *ns != 0);
+        let all = parts.into_iter().chain(causes);
+        all.map(|(key, ns)| KeyValue::new(key, seconds(ns)))
     }
 }
 
@@ -80,8 +80,7 @@ mod tests {
 
     fn told(known: &Known) -> Vec<(String, String)> {
         let spent = Spent::new(known, 1_000_000_000, 200_000_000);
-        let attributes = spent.map(|spent| spent.attributes()).unwrap_or_default();
-        let pairs = attributes.iter();
+        let pairs = spent.iter().flat_map(Spent::attributes);
         pairs
             .map(|pair| (pair.key.to_string(), pair.value.to_string()))
             .collect()
@@ -129,7 +128,7 @@ mod tests {
         assert_eq!(all.blocked_ns, u64::MAX);
         let counters = Spent::new(&Known::RunQueue(u64::MAX), 5, u64::MAX).expect("is known");
         assert_eq!(counters.blocked_ns, 0);
-        assert!(all.attributes().iter().all(|pair| match pair.value {
+        assert!(all.attributes().all(|pair| match pair.value {
             opentelemetry::Value::F64(seconds) => seconds.is_finite(),
             _ => false,
         }));

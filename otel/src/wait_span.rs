@@ -9,15 +9,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use glasspool_abi::record::Begin;
-use glasspool_abi::times::Known;
+use glasspool_abi::times::{Known, Times};
 use opentelemetry::trace::{SpanContext, SpanKind, Status};
 use opentelemetry::{Array, KeyValue, SpanId, StringValue, Value};
 pub use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
+use crate::rollup::OnCpu;
 use crate::semconv::name;
 use crate::slow::{MAX_STACKTRACE_BYTES, Peer, cut_stacktrace, time};
 use crate::span::{Facts, scope, unix_end};
+use crate::tcp::TcpState;
 use crate::times::{Spent, seconds};
 
 /// Spans below one request's, at most: those of the longest waits.
@@ -48,6 +50,8 @@ pub struct WaitSpan {
     pub stacktrace: Arc<str>,
     /// Who was waited for, if it was a connection.
     pub peer: Option<Peer>,
+    /// And that connection, if it is one of TCP.
+    pub tcp: Option<TcpState>,
     /// The file that was waited for: the last part of its path.
     pub file_name: Option<String>,
 }
@@ -82,6 +86,8 @@ pub struct RequestWaits {
     pub places: Vec<WaitPlace>,
     /// Waits of which the worker's kernel spoke, and that did not come.
     pub missing: u64,
+    /// And what it did while it did not wait, once it was past its limit.
+    pub on_cpu: OnCpu,
 }
 
 /// All that is known of where a request's time went.
@@ -106,6 +112,7 @@ pub fn tell(span: &mut SpanData, begin: &Begin, facts: &Facts, account: &Account
         span.attributes.extend(spent.attributes());
     }
     span.attributes.extend(attributes(account));
+    span.attributes.extend(account.waits.on_cpu.attributes());
     let waits = account.waits.spans.iter().take(MOST_SPANS);
     waits
         .map(|wait| child(span, begin, facts, account, wait))
@@ -119,6 +126,7 @@ fn attributes(account: &Account<'_>) -> Vec<KeyValue> {
     };
     let waits = account.waits;
     let mut attributes = vec![KeyValue::new(name::PHP_WAITS_COUNT, int(times.waits))];
+    attributes.extend(system_calls(times));
     let mut places: Vec<&WaitPlace> = waits.places.iter().collect();
     places.sort_by_key(|place| std::cmp::Reverse(place.blocked_ns));
     if !places.is_empty() {
@@ -142,6 +150,20 @@ fn attributes(account: &Account<'_>) -> Vec<KeyValue> {
         }
     }
     attributes
+}
+
+/// What is known of system calls: nothing unless they are counted, as a request without any
+/// cannot be.
+fn system_calls(times: &Times) -> impl Iterator<Item = KeyValue> {
+    let facts = (times.calls > 0).then(|| {
+        [
+            KeyValue::new(name::PHP_SYSTEM_CALLS_COUNT, int(times.calls)),
+            KeyValue::new(name::PHP_SYSTEM_CALLS_TIME, seconds(times.calls_ns)),
+            KeyValue::new(name::PHP_NETWORK_SENT, int(times.sent)),
+            KeyValue::new(name::PHP_NETWORK_RECEIVED, int(times.received)),
+        ]
+    });
+    facts.into_iter().flatten()
 }
 
 fn child(
@@ -224,6 +246,7 @@ impl WaitSpan {
                 push(name::NETWORK_TRANSPORT, transport.clone().into());
             }
         }
+        attributes.extend(self.tcp.iter().flat_map(TcpState::attributes));
         attributes
     }
 }

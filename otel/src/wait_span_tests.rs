@@ -1,7 +1,6 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use glasspool_abi::record::{End, FINISHED_EARLY};
-use glasspool_abi::times::Times;
 use proptest::prelude::*;
 
 use super::*;
@@ -26,6 +25,11 @@ fn query() -> WaitSpan {
             address: "127.0.0.1".to_owned(),
             port: Some(3306),
             transport: Some("tcp".to_owned()),
+        }),
+        tcp: Some(TcpState {
+            state: "established",
+            receive_queue: 0,
+            send_queue: 23,
         }),
         file_name: None,
     }
@@ -73,6 +77,23 @@ fn attribute(span: &SpanData, key: &str) -> Option<String> {
 fn at(mono_ns: u64) -> SystemTime {
     let since = mono_ns - begin().start_mono_ns;
     UNIX_EPOCH + Duration::from_nanos(begin().start_unix_ns + since)
+}
+
+#[test]
+fn what_was_seen_on_a_cpu_is_told_whatever_else_is_known() {
+    let waits = RequestWaits {
+        on_cpu: OnCpu {
+            samples: 2,
+            places: vec![("md5 /srv/a.php:3".to_owned(), 2)],
+        },
+        ..RequestWaits::default()
+    };
+    for end in [end(), all(Times::default())] {
+        let (parent, _) = spans(&end, &waits);
+        let found = ["php.cpu.samples", "php.cpu.top_frames"].map(|key| attribute(&parent, key));
+        let expected = ["2", "[\"md5 /srv/a.php:3 100%\"]"];
+        assert_eq!(found, expected.map(|text| Some(text.to_owned())));
+    }
 }
 
 #[test]
@@ -177,6 +198,33 @@ fn the_request_tells_where_it_waited_most() {
 }
 
 #[test]
+fn system_calls_are_told_where_they_are_counted() {
+    let keys = [
+        "php.system_calls.count",
+        "php.system_calls.time",
+        "php.network.sent",
+        "php.network.received",
+    ];
+    let told = |times| {
+        let (span, _) = spans(&all(times), &RequestWaits::default());
+        keys.map(|key| attribute(&span, key))
+    };
+    assert_eq!(told(Times::default()), [const { None }; 4]);
+    let counted = Times {
+        calls: 12,
+        calls_ns: 250 * MS,
+        sent: 0,
+        received: u64::MAX,
+        ..Times::default()
+    };
+    let most = i64::MAX.to_string();
+    assert_eq!(
+        told(counted).map(Option::unwrap),
+        ["12", "0.25", "0", most.as_str()]
+    );
+}
+
+#[test]
 fn what_is_lost_or_too_much_is_counted() {
     let waits = RequestWaits {
         spans: vec![query(); MOST_SPANS + 3],
@@ -258,6 +306,7 @@ proptest! {
             places: vec![WaitPlace { blocked_ns: blocked, waits: runqueue, ..WaitPlace::default() }],
             without_span: blocked,
             missing: began,
+            on_cpu: OnCpu { samples: began, places: vec![(String::new(), blocked)] },
         };
         let (span, children) = spans(&end, &waits);
         let last = time(unix_end(&end.begin, ended)).max(span.end_time);

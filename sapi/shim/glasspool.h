@@ -88,6 +88,17 @@ typedef struct {
 } gp_figure;
 enum { GP_TEXT = 1, GP_NUMBER = 2, GP_REAL = 3 };
 
+/* What opcache says of its memory: bytes, numbers, and counts since it began. */
+typedef struct {
+	int64_t used, free, wasted;
+	int64_t strings_used, strings_free;
+	int64_t jit_used, jit_free;  /* both 0 without JIT */
+	int64_t scripts, keys, key_limit;
+	int64_t hits, misses;
+	int64_t oom_restarts, hash_restarts, manual_restarts;
+	bool full;
+} gp_opcache;
+
 /* --- called by Rust --- */
 size_t gp_abi_sizes(void);
 const char *gp_php_version(void);
@@ -126,6 +137,9 @@ void gp_php_request(const gp_request *request, gp_outcome *outcome);
  * the descriptor, and says whether all went well. */
 enum { GP_ABOUT_VERSION = 1, GP_ABOUT_MODULES = 2, GP_ABOUT_INFO = 3 };
 bool gp_php_about(int what, int fd);
+/* In a fork of the engine that ends after this: asks opcache. */
+enum { GP_OPCACHE_OFF = 0, GP_OPCACHE_RESTRICTED = 1, GP_OPCACHE_TOLD = 2 };
+int gp_php_opcache(gp_opcache *figures);
 
 /* --- called by C: leaves --- */
 enum { GP_STAGE_EXECUTING = 4, GP_STAGE_END = 5 };

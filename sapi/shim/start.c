@@ -19,7 +19,7 @@
 
 size_t gp_abi_sizes(void)
 {
-	return sizeof(gp_executed) << 48 | sizeof(gp_figure) << 40 | sizeof(gp_page) << 32 | sizeof(gp_request) << 16 | sizeof(gp_outcome) << 8 | sizeof(gp_start);
+	return sizeof(gp_opcache) << 56 | sizeof(gp_executed) << 48 | sizeof(gp_figure) << 40 | sizeof(gp_page) << 32 | sizeof(gp_request) << 16 | sizeof(gp_outcome) << 8 | sizeof(gp_start);
 }
 
 static bool fix_pathinfo, discard_path, rfc2616_headers, nph, to_client;

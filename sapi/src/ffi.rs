@@ -15,7 +15,7 @@ use std::slice;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use glasspool_abi::control::About;
+use glasspool_abi::control::{About, OpcacheAnswer, OpcacheFigures};
 use glasspool_abi::zend::{Layout, MissingOffset, PhpBuild};
 
 use crate::worker::pages::Page;
@@ -94,6 +94,22 @@ struct GpExecuted {
     to_client: bool,
 }
 
+/// Mirrors `gp_opcache`.
+#[repr(C)]
+#[derive(Default)]
+struct GpOpcache {
+    memory: [i64; 3],
+    strings: [i64; 2],
+    jit: [i64; 2],
+    scripts: i64,
+    keys: i64,
+    key_limit: i64,
+    hits: i64,
+    misses: i64,
+    restarts: [i64; 3],
+    full: bool,
+}
+
 #[repr(C)]
 struct GpOffset {
     name: *const c_char,
@@ -126,6 +142,7 @@ unsafe extern "C" {
     safe fn gp_is_forked() -> bool;
     fn gp_php_exists(path: *const c_char) -> bool;
     fn gp_php_about(what: c_int, fd: c_int) -> bool;
+    fn gp_php_opcache(figures: *mut GpOpcache) -> c_int;
     fn gp_catch_crashes(
         words: *const *mut u64,
         doorbell: c_int,
@@ -138,7 +155,8 @@ unsafe extern "C" {
 
 /// Whether both sides of the border agree on the structs that cross it.
 pub(crate) fn check_sizes() -> Result<(), String> {
-    let ours = size_of::<GpExecuted>() << 48
+    let ours = size_of::<GpOpcache>() << 56
+        | size_of::<GpExecuted>() << 48
         | size_of::<GpFigure>() << 40
         | size_of::<GpPage>() << 32
         | size_of::<GpRequest>() << 16
@@ -216,6 +234,39 @@ pub(crate) fn describe(about: About, to: OwnedFd) -> bool {
     // SAFETY: called from the only thread while no request runs; the shim catches
     // every longjmp of PHP, and owns the descriptor from now on.
     unsafe { gp_php_about(what, to.into_raw_fd()) }
+}
+
+/// In a fork of the engine that ends after this: what opcache says of its memory.
+pub(crate) fn ask_opcache() -> OpcacheAnswer {
+    let mut told = GpOpcache::default();
+    // SAFETY: called from the only thread while no request runs; the shim catches every
+    // longjmp of PHP, and fills the struct whatever comes of it.
+    match unsafe { gp_php_opcache(&raw mut told) } {
+        1 => OpcacheAnswer::Restricted,
+        2 => {
+            let count = |number: i64| u64::try_from(number).unwrap_or(0);
+            OpcacheAnswer::Told(OpcacheFigures {
+                memory: told.memory.map(count),
+                strings: told.strings.map(count),
+                jit: told.jit.map(count),
+                scripts: count(told.scripts),
+                keys: count(told.keys),
+                key_limit: count(told.key_limit),
+                hits: count(told.hits),
+                misses: count(told.misses),
+                restarts: told.restarts.map(count),
+                full: told.full,
+            })
+        }
+        _ => OpcacheAnswer::Off,
+    }
+}
+
+/// Ends this process without what libraries do at an exit, such as telling a server that
+/// the engine's connection to it is over.
+pub(crate) fn exit_at_once(status: c_int) -> ! {
+    // SAFETY: it takes a number and does not return.
+    unsafe { libc::_exit(status) }
 }
 
 /// See `gp_fork` in `shim/fork.c`.

@@ -18,7 +18,21 @@ const DURATION: [&str; 7] = [
     "microseconds",
 ];
 /// What `%{…}x` stands for, which php-fpm does not know.
-const OURS: [&str; 2] = ["trace_id", "span_id"];
+const OURS: [&str; 13] = [
+    "trace_id",
+    "span_id",
+    "queue_time",
+    "on_cpu",
+    "runqueue",
+    "blocked",
+    "blocked_network",
+    "blocked_disk",
+    "blocked_lock",
+    "blocked_sleep",
+    "blocked_pipe",
+    "blocked_other",
+    "waits",
+];
 const MEMORY: [&str; 5] = ["bytes", "kilo", "kilobytes", "mega", "megabytes"];
 
 /// Looks for the first code in `format` that cannot be written. A `%` at the end is nothing, as in php-fpm.
@@ -29,7 +43,7 @@ pub fn check(format: &str) -> Result<(), String> {
     check_each(format, false)
 }
 
-/// The same for a format of `glasspool.toml`, which may also have `%{trace_id}x` and `%{span_id}x`.
+/// The same for a format of `glasspool.toml`, which may also have `%{…}x`: ids and times.
 ///
 /// # Errors
 /// What is wrong, in the same words.
@@ -88,9 +102,9 @@ fn one(mut code: &str, with_ours: bool) -> Result<&str, String> {
         ),
         'x' if with_ours && !modifier.is_empty() => among(
             &OURS,
-            "only 'trace_id' or 'span_id' are allowed as a modifier for %x",
+            &format!("only {} are allowed as a modifier for %x", ours()),
         ),
-        'x' if with_ours => Err("'trace_id' or 'span_id' must be set between embraces for %x".to_owned()),
+        'x' if with_ours => Err(format!("one of {} must be set between embraces for %x", ours())),
         'e' if modifier.is_empty() => {
             Err("the name of the environment variable must be set between embraces for %e".to_owned())
         }
@@ -108,4 +122,10 @@ fn one(mut code: &str, with_ours: bool) -> Result<&str, String> {
         _ => Err(format!("Invalid token in the access.format (%{shown})")),
     }?;
     Ok(&code[letter.len_utf8()..])
+}
+
+/// The words of `%x`, for people.
+fn ours() -> String {
+    let words = OURS.map(|word| format!("'{word}'"));
+    words.join(", ")
 }

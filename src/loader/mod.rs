@@ -39,6 +39,7 @@ fn serve() -> Result<(), ChannelError> {
         wait_threshold: asked.wait_threshold,
         frames: asked.frames,
         ring_bytes: asked.ring_bytes,
+        system_calls: asked.system_calls,
     });
     match loaded {
         Ok(parts) => {

@@ -239,6 +239,7 @@ mod tests {
             looks: 1,
             json: false,
             stop: Stop::Never,
+            controllers: [].into(),
             still_running: true,
             log: Some(File::create(&slow).unwrap().into()),
         };

@@ -7,9 +7,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use glasspool_abi::control::{Doom, FromObserver};
-use glasspool_abi::slot::Crash;
+use glasspool_abi::slot::{Crash, InProgress};
 use glasspool_abi::{PoolId, WorkerId};
 use glasspool_otel::saturation::Saturation;
 use glasspool_otel::slow::SlowEvent;
@@ -20,6 +21,7 @@ use super::saturation;
 use super::scoreboard::Worker;
 use super::slow::{Next, Plan, RETRY_NS};
 use super::state::Observer;
+use super::waits::{Past, nanoseconds};
 
 /// A look for which somebody waits, or is about to be told not to.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +49,8 @@ pub(super) struct Watched {
     pub(super) taken: Option<Taken>,
     /// It was ordered, and it is the first look at the request.
     pub(super) is_first: bool,
+    /// The request that is past its deadline, whether a look is due or not.
+    pub(super) past: Option<Past>,
 }
 
 /// Looks after the deadline of a worker's request. Cost: one load for an idle worker.
@@ -57,24 +61,32 @@ pub(super) fn watch(
     desk: &mut Desk,
     now: u64,
 ) -> Watched {
-    let on_time = |next| Watched {
-        next,
+    let nothing = Watched {
+        next: Next::Never,
         taken: None,
         is_first: false,
+        past: None,
     };
     let Some(after) = worker.requests.limit else {
-        return on_time(Next::Never);
+        return nothing;
     };
     let Some(progress) = worker.slot.in_progress() else {
-        return on_time(Next::Never);
+        return nothing;
     };
+    let past = past(&progress, after, now);
     let plan = Plan {
         after,
         looks: rules.looks,
     };
     let first = match worker.requests.cases.next(&progress, plan, now) {
         Next::Now { first } => first,
-        later => return on_time(later),
+        next => {
+            return Watched {
+                next,
+                past,
+                ..nothing
+            };
+        }
     };
     let why = Why::Slow { first };
     // One in its crash handler is not stopped: that would end its wait (signal(7),
@@ -99,7 +111,17 @@ pub(super) fn watch(
         next,
         taken: Some(taken),
         is_first: first && taken == Taken::Ordered,
+        past,
     }
+}
+
+/// The request, if it is older than that.
+fn past(progress: &InProgress, after: Duration, now: u64) -> Option<Past> {
+    let past = Past {
+        number: progress.number,
+        since_ns: progress.start_mono_ns.saturating_add(nanoseconds(after)),
+    };
+    (past.since_ns <= now).then_some(past)
 }
 
 /// What became of a last look.

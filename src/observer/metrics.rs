@@ -7,6 +7,7 @@
 //! only the supervisor counts comes from there ([`supervised`]).
 
 pub(super) mod endpoint;
+mod opcache;
 mod own;
 mod phpfpm;
 pub(super) mod scrape;

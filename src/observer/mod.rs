@@ -14,6 +14,8 @@
 
 mod announce;
 mod budget;
+#[cfg(test)]
+mod cost;
 mod counters;
 mod desk;
 mod diagnostics;
@@ -32,6 +34,7 @@ mod privileges;
 mod protocol;
 mod readers;
 mod report;
+mod routes;
 mod run;
 mod sampler;
 mod saturation;

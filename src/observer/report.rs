@@ -17,8 +17,10 @@ use glasspool_otel::queue::Priority;
 use glasspool_otel::resource::{Runtime, random_instance_id, resource};
 use glasspool_otel::saturation::Saturation;
 use glasspool_otel::slow::SlowEvent;
-use glasspool_otel::span::{Death, Facts, Kept, killed_span, post_response_span, server_span};
-use glasspool_otel::wait_span::{Account, SpanData, tell};
+use glasspool_otel::span::{
+    Death, Facts, Kept, give_route, has_route, killed_span, post_response_span, server_span,
+};
+use glasspool_otel::wait_span::{Account, RequestWaits, SpanData, tell};
 
 use super::counters::Counters;
 use super::history::History;
@@ -26,6 +28,7 @@ use super::ladder::{Ladder, LadderView};
 use super::metrics::scrape::Scrape;
 use super::metrics::{Metrics, Surroundings};
 use super::outputs::Outputs;
+use super::routes::Routes;
 use super::sampler::Seen;
 use super::scoreboard::Scoreboard;
 use super::sighting::{Look, signal_name};
@@ -50,6 +53,7 @@ pub(super) struct Report {
     pub(super) counters: Counters,
     pub(super) metrics: Metrics,
     pub(super) history: History,
+    pub(super) routes: Routes,
     ladder: Ladder,
     log: ErrorLog,
 }
@@ -94,6 +98,7 @@ impl Report {
             outputs,
             counters: Counters::default(),
             history: History::new(start.history_bytes),
+            routes: Routes::default(),
             ladder,
             log: log.clone(),
         }
@@ -141,6 +146,7 @@ impl Report {
                 cpu_ns: end.cpu_user_ns.saturating_add(end.cpu_system_ns),
                 waits: &held.waits,
             };
+            self.name(&mut span, facts, samples, &held.waits);
             self.push(span, &end.begin, facts, &account, held.priority);
             if let Some(after) = post_response_span(end, facts) {
                 self.counters.post_response += 1;
@@ -169,9 +175,19 @@ impl Report {
             .killed(&facts.pool, begin, ended, died_ns, account.times);
         self.history.killed(begin, facts, ended, died_ns);
         if self.pipeline.takes_spans() {
-            let (death, samples) = (death(ended), self.on_span(samples));
-            let span = killed_span(begin, facts, &death, died_ns, samples, &self.options.conventions);
+            let (death, shown) = (death(ended), self.on_span(samples));
+            let mut span = killed_span(begin, facts, &death, died_ns, shown, &self.options.conventions);
+            self.name(&mut span, facts, samples, account.waits);
             self.push(span, begin, facts, account, Priority::Urgent);
+        }
+    }
+
+    /// Names a request that nobody has named by what was seen of its stack.
+    fn name(&mut self, span: &mut SpanData, facts: &Facts, samples: &[SlowEvent], waits: &RequestWaits) {
+        if !has_route(span)
+            && let Some(route) = self.routes.learn(&facts.pool, samples, waits)
+        {
+            give_route(span, route);
         }
     }
 

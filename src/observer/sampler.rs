@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use glasspool_abi::control::Doom;
+use glasspool_abi::control::{ControllerPattern, Doom};
 use glasspool_abi::record::Begin;
 use glasspool_abi::slot::{Crash, SlotReader};
 use glasspool_abi::zend::PhpBuild;
@@ -26,6 +26,7 @@ use super::announce::Announcer;
 use super::eyes::{Eyes, NoSample};
 use super::ladder::Ladder;
 use super::monotonic_ns;
+use super::routes;
 use super::sighting::{self, Look};
 use super::waits::{Sight, words};
 use crate::logs::ErrorLog;
@@ -58,6 +59,8 @@ pub(super) struct Rules {
     pub(super) stop: Stop,
     /// Whether the first look at a request is also sent as a span at once.
     pub(super) still_running: bool,
+    /// Whose methods name requests.
+    pub(super) controllers: Arc<[ControllerPattern]>,
     pub(super) log: Option<Arc<File>>,
 }
 
@@ -277,5 +280,9 @@ fn look(order: &Order, eyes: &mut Eyes) -> Option<(Seen, Option<Vec<Frame>>)> {
             (look, frames) = (Look::Noted, Some(known));
         }
     }
+    let controllers = &order.rules.controllers;
+    event.controller = frames
+        .as_deref()
+        .and_then(|frames| routes::of_frames(controllers, frames));
     Some((Seen { begin, event, look }, frames))
 }

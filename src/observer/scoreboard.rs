@@ -126,6 +126,7 @@ impl Scoreboard {
                 SlowStop::Always => Stop::Always,
             },
             still_running: view.still_running,
+            controllers: view.controllers.into(),
             log: slow_log.map(|log| Arc::new(File::from(log))),
         };
         let pool = Pool {

@@ -163,6 +163,8 @@ fn waiting(wait: &Wait, age: Duration) -> Waiting {
                 .map_or_else(|| format!("system call {}", call.number), str::to_owned)
         }),
         peer,
+        // What the kernel programs know is put on later.
+        tcp: None,
         file,
     }
 }

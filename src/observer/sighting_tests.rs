@@ -105,6 +105,7 @@ fn a_wait_is_told_in_words_that_are_the_same_each_time_and_in_facts() {
         so_far: Some(Duration::from_millis(1200)),
         syscall: Some("poll".to_owned()),
         peer: Some(peer),
+        tcp: None,
         file: None,
     };
     assert_eq!(seen.waiting, expected);

@@ -106,6 +106,7 @@ impl Observer {
         match input {
             Input::Pool { view, slow_log } => self.on_pool(view, slow_log),
             Input::SlowLog { pool, log } => self.board.replace_slow_log(pool, log),
+            Input::Clocks(clocks) => self.waits.add_clocks(clocks),
             Input::TelemetryFile(file) => self.report.outputs.replace_file(file),
             Input::Plain(ToObserver::Figures(figures)) => self.report.metrics.supervised.take_in(figures),
             Input::Plain(ToObserver::PoolGone { pool }) => {
@@ -166,6 +167,7 @@ impl Observer {
     }
 
     fn on_pool(&mut self, view: PoolView, slow_log: Option<std::os::fd::OwnedFd>) {
+        self.report.routes.follow(&view);
         self.board.add_pool(view, slow_log);
     }
 
@@ -225,6 +227,9 @@ impl Observer {
             if let Next::At(due) = watched.next {
                 tick.due = Some(tick.due.map_or(due, |earliest| earliest.min(due)));
             }
+            if let Some(past) = watched.past {
+                waits.past(*id, worker.page, past, now);
+            }
             let samples = &mut report.counters.samples;
             samples.postponed += u64::from(watched.taken == Some(Taken::Later));
             samples.skipped += u64::from(watched.taken == Some(Taken::Skipped));
@@ -232,6 +237,7 @@ impl Observer {
                 slow.push(*id);
             }
         }
+        waits.keep_clocks(now, log);
         for pool in board.pools.values_mut() {
             if let Some(lost) = pool.lost.due(now) {
                 say_lost(log, &pool.rules.pool, lost);

@@ -121,7 +121,7 @@ pub(super) fn stack() -> Vec<Frame> {
 /// A worker without a process: its slot, written as a worker does.
 pub(super) struct FakeWorker {
     pub(super) slot: OwnedFd,
-    writer: SlotWriter,
+    pub(super) writer: SlotWriter,
     pub(super) bytes: usize,
     /// Where the kernel programs account for it.
     pub(super) page: Option<u32>,
@@ -206,15 +206,16 @@ impl Bench {
 
     /// One that is told of waits.
     pub(super) fn with_waits(waits: Waits) -> Bench {
-        Bench::of(&cursors(), start().budget, waits)
+        Bench::of(&cursors(), start(), waits)
     }
 
     /// One whose looks may cost so much.
     pub(super) fn with(cursors: &OwnedFd, budget: LookBudget) -> Bench {
-        Bench::of(cursors, budget, Waits::default())
+        Bench::of(cursors, ObserverStart { budget, ..start() }, Waits::default())
     }
 
-    fn of(cursors: &OwnedFd, budget: LookBudget, waits: Waits) -> Bench {
+    /// One that is started so.
+    pub(super) fn of(cursors: &OwnedFd, start: ObserverStart, waits: Waits) -> Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let log = ErrorLog::file(&folder.path().join("error.log"), LogLevel::Notice).expect("opens");
         let console = Arc::new(Mutex::new(Vec::new()));
@@ -227,7 +228,6 @@ impl Bench {
                 colours: false,
             }
         };
-        let start = ObserverStart { budget, ..start() };
         let mut observer = Observer::new(&start, cursors, sampler, waits, Box::new(terminal), log);
         let slow_log = File::create(folder.path().join("slow.log")).expect("creates");
         let view = PoolView {
@@ -239,6 +239,7 @@ impl Bench {
             slow_json: false,
             slow_stop: SlowStop::Never,
             still_running: true,
+            controllers: Vec::new(),
         };
         observer.on(Input::Pool {
             view,

@@ -146,7 +146,8 @@ fn converse(engine: &Channel, start: ToEngine, about: About, to: BorrowedFd<'_>)
             FromEngine::Spawned { .. }
             | FromEngine::SpawnFailed { .. }
             | FromEngine::WorkerReady { .. }
-            | FromEngine::WorkerFailed { .. } => {}
+            | FromEngine::WorkerFailed { .. }
+            | FromEngine::OpcacheAsked { .. } => {}
         }
     }
 }

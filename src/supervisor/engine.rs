@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::error::StartError;
 use super::host::{self, Host};
 use super::link::{Delivery, Link};
+use super::opcache::Opcache;
 use super::process::{Child, describe};
 use super::relay::Relay;
 use super::{notify, sockets};
@@ -162,6 +163,7 @@ pub(super) struct Engine {
     pub(super) link: Option<Link<ToEngine>>,
     pub(super) since: Instant,
     pub(super) due: Option<Instant>,
+    pub(super) opcache: Opcache,
     /// Copies what it prints to the log, the last of it when this is dropped.
     _relay: Relay,
 }
@@ -216,6 +218,7 @@ impl Engine {
             link: Some(link),
             since,
             due,
+            opcache: Opcache::default(),
             _relay: relay,
         })
     }

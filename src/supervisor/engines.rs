@@ -106,24 +106,34 @@ impl Engines {
 
     /// Drops what is known of an engine that nobody comes from any more.
     pub(super) fn forget_unused(&mut self, engine: EngineId, workers: &BTreeMap<WorkerId, Worker>) {
-        let mut current = self
-            .groups
-            .values()
-            .filter_map(|hosting| hosting.current.as_ref());
-        if !current.any(|current| current.id == engine)
+        if !self.current().any(|current| current.id == engine)
             && !workers.values().any(|worker| worker.engine() == engine)
         {
             self.php.remove(&engine);
         }
     }
 
-    /// Processes of all engines.
+    /// Processes of all engines, and those that ask their opcaches.
     pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
-        let engines = self
-            .groups
+        self.current()
+            .flat_map(|engine| [Some(engine.child.pid), engine.opcache.pid()])
+            .flatten()
+    }
+
+    /// Whether a process that asks an opcache may exist without our knowing its pid.
+    pub(super) fn are_asked(&self) -> bool {
+        self.current().any(|engine| engine.opcache.is_asked())
+    }
+
+    /// The group's engine.
+    pub(super) fn current_of(&mut self, group: GroupId) -> Option<&mut Engine> {
+        self.groups.get_mut(&group)?.current.as_mut()
+    }
+
+    fn current(&self) -> impl Iterator<Item = &Engine> {
+        self.groups
             .values()
-            .filter_map(|hosting| hosting.current.as_ref());
-        engines.map(|engine| engine.child.pid)
+            .filter_map(|hosting| hosting.current.as_ref())
     }
 
     /// Whether no engine process is left.
@@ -159,11 +169,7 @@ impl Engines {
     }
 
     pub(super) fn kill_all(&self) {
-        for engine in self
-            .groups
-            .values()
-            .filter_map(|hosting| hosting.current.as_ref())
-        {
+        for engine in self.current() {
             engine.child.signal(Signal::KILL);
         }
     }

@@ -11,7 +11,7 @@ use crate::config::ListenAddress;
 /// Bytes of pools in one message, about: far below what a message may have.
 const PART_BYTES: usize = 48 * 1024;
 /// Bytes of a pool beside its texts, at most.
-const NUMBERS_BYTES: usize = 256;
+const NUMBERS_BYTES: usize = 512;
 
 impl Supervisor {
     /// Tells it all figures; `begin` if they are what it is to count from.
@@ -21,7 +21,7 @@ impl Supervisor {
         }
         let pools = self.pools.values().filter(|pool| pool.life != Life::Proving);
         let (mut part, mut bytes) = (Vec::new(), 0);
-        for pool in pools.map(figures) {
+        for pool in pools.map(|pool| self.figures(pool)) {
             bytes += NUMBERS_BYTES + pool.status.pool.len() + pool.scrape_uri.len();
             part.push(pool);
             if bytes >= PART_BYTES {
@@ -38,7 +38,7 @@ impl Supervisor {
     /// second would be lost.
     pub(super) fn tell_last_figures(&self, pool: &LivePool) {
         if self.observer.wants_figures() {
-            self.send_figures(false, vec![figures(pool)]);
+            self.send_figures(false, vec![self.figures(pool)]);
         }
     }
 
@@ -51,16 +51,17 @@ impl Supervisor {
         self.observer
             .tell(&self.log, ToObserver::Figures(figures), vec![]);
     }
-}
 
-fn figures(pool: &LivePool) -> PoolFigures {
-    let config = &pool.config;
-    PoolFigures {
-        pool: pool.spec.pool,
-        serving: pool.life == Life::Serving,
-        scrape_uri: scrape_uri(&config.listen, pool.spec.pages.status_path.as_deref()),
-        max_workers: config.max_children.get(),
-        ..pool.management.figures.told(&pool.name, config.manager.name())
+    fn figures(&self, pool: &LivePool) -> PoolFigures {
+        let config = &pool.config;
+        PoolFigures {
+            pool: pool.spec.pool,
+            serving: pool.life == Life::Serving,
+            scrape_uri: scrape_uri(&config.listen, pool.spec.pages.status_path.as_deref()),
+            max_workers: config.max_children.get(),
+            opcache: self.opcache_of(pool),
+            ..pool.management.figures.told(&pool.name, config.manager.name())
+        }
     }
 }
 

@@ -77,8 +77,8 @@ impl Telemetry {
     pub(super) fn of(settings: &Settings) -> Result<Telemetry, StartError> {
         let overlay = &settings.overlay;
         let otel_env = telemetry::from_env(std::env::vars_os());
-        let mut of_pools = settings.pools.iter().map(|pool| pool.trace);
-        let asked = overlay.trace != Trace::default() || of_pools.any(|own| own != PoolTrace::default());
+        let mut of_pools = settings.pools.iter().map(|pool| &pool.trace);
+        let asked = overlay.trace != Trace::default() || of_pools.any(|own| *own != PoolTrace::default());
         let otel_file = telemetry::unless_asked(&otel_env, telemetry::from_overlay(overlay), asked);
         let (sampler, propagators, mut warnings) = telemetry::sampling(&otel_env, &otel_file);
         // The observer writes to the standard output that it inherits from us.

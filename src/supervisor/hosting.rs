@@ -130,6 +130,9 @@ impl Supervisor {
             FromEngine::WorkerFailed { worker, reason } => {
                 return self.worker_report(worker, worker::Event::Failed(reason));
             }
+            FromEngine::OpcacheAsked { pid } if is_current => return self.opcache_asked(group, id, pid),
+            // It ends as an orphan.
+            FromEngine::OpcacheAsked { .. } => return,
         };
         if is_current {
             self.engine_event(group, engine_event);
@@ -144,7 +147,7 @@ impl Supervisor {
         }
     }
 
-    fn is_current(&self, group: GroupId, id: EngineId) -> bool {
+    pub(super) fn is_current(&self, group: GroupId, id: EngineId) -> bool {
         let hosting = self.engines.groups.get(&group);
         let current = hosting.and_then(|hosting| hosting.current.as_ref());
         current.is_some_and(|engine| engine.id == id)

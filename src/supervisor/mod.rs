@@ -31,6 +31,7 @@ mod loading;
 mod management;
 mod notify;
 mod observer;
+mod opcache;
 mod output;
 mod pages;
 mod phase;

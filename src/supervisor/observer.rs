@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::{Channel, Ended, FromObserver, ObserverStart, PoolView, ToObserver};
+use glasspool_abi::control::{Channel, Ended, FromObserver, MAX_FDS, ObserverStart, PoolView, ToObserver};
+use glasspool_waits::run_clocks;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -66,6 +67,8 @@ struct Running {
     generation: u32,
     child: Child,
     link: Link<ToObserver>,
+    /// Those that it was told of.
+    waits: Waits,
     since: Instant,
     /// It was told to make room for a successor; when it is killed instead.
     replaced_by: Option<Instant>,
@@ -159,6 +162,9 @@ impl Observer {
                 shared.extend(self.scrapes.as_ref().map(|listener| Arc::clone(&listener.socket)));
                 shared.extend(self.waits.shared());
                 self.tell(log, ToObserver::Start(Box::new(self.start.clone())), shared);
+                for clocks in self.waits.clocks().chunks(MAX_FDS) {
+                    self.tell(log, ToObserver::Clocks, clocks.to_vec());
+                }
                 self.open_telemetry_file(log);
                 true
             }
@@ -203,6 +209,7 @@ impl Observer {
             generation,
             child,
             link,
+            waits: self.waits.clone(),
             since: Instant::now(),
             replaced_by: None,
             _relay: relay,
@@ -328,6 +335,12 @@ impl Observer {
         };
         if wants_lines(&self.start) {
             self.wire.connect(None);
+        }
+        // One that was killed may have left them running, and there may be no other for long.
+        if let Err(e) = run_clocks(running.waits.clocks(), false) {
+            log.warning(format_args!(
+                "the CPUs' clocks of the kernel programs run on: {e}"
+            ));
         }
         let life = running.since.elapsed();
         let how = format!(

@@ -132,6 +132,7 @@ impl LivePool {
                     SlowStop::Always => control::SlowStop::Always,
                 },
                 still_running: pool.still_running,
+                controllers: common.sampling.controllers(&pool.trace),
             },
             slow_log,
             access_log,

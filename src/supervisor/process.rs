@@ -15,7 +15,7 @@ use glasspool_abi::control::Ended;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::Interest;
 
-use super::{notify, sockets};
+use super::{notify, raising, sockets};
 use crate::readiness;
 
 /// A child that has not been reaped yet, so its pid is still its own.
@@ -31,7 +31,7 @@ impl Child {
     /// everything else is close-on-exec, and variables about that are left out.
     pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
         for (name, _) in std::env::vars_os() {
-            if sockets::is_private(&name) || notify::is_private(&name) {
+            if sockets::is_private(&name) || notify::is_private(&name) || name == raising::VARIABLE {
                 command.env_remove(name);
             }
         }

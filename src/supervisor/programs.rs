@@ -18,6 +18,7 @@ use glasspool_abi::times::TimesPage;
 use glasspool_abi::zend::PhpBuild;
 use glasspool_waits::{RegisterError, Roster, SlotIndex};
 
+use super::monotonic_ns;
 use super::pages::Pages;
 use super::process::Child;
 use crate::config::{EbpfMode, Settings};
@@ -62,6 +63,7 @@ impl Wish {
                 wait_threshold: ebpf.wait_threshold,
                 frames: ebpf.frames,
                 ring_bytes: RING_BYTES,
+                system_calls: ebpf.system_calls,
             },
             required: ebpf.mode == EbpfMode::Required,
         })
@@ -101,6 +103,14 @@ impl Waits {
         match self {
             Waits::NotWanted | Waits::Refused { .. } => Vec::new(),
             Waits::Running(programs) => programs.shared.to_vec(),
+        }
+    }
+
+    /// The CPUs' clocks, which are their observer's.
+    pub(super) fn clocks(&self) -> &[Arc<OwnedFd>] {
+        match self {
+            Waits::NotWanted | Waits::Refused { .. } => &[],
+            Waits::Running(programs) => &programs.clocks,
         }
     }
 
@@ -180,6 +190,8 @@ pub(super) struct Programs {
     map_of_pages: Arc<OwnedFd>,
     /// As `ToObserver::Start` wants them.
     shared: [Arc<OwnedFd>; 4],
+    /// One of each CPU; none where the kernel does not give them.
+    clocks: Vec<Arc<OwnedFd>>,
     roster: RefCell<Roster>,
     pages: RefCell<Pages>,
     /// Workers for which no page was left.
@@ -198,7 +210,7 @@ impl Programs {
         parts: Vec<(ProgramPart, OwnedFd)>,
     ) -> Result<Programs, String> {
         let [mut workers, mut layouts, mut counts, mut ring, mut pages] = [const { None }; 5];
-        let mut kept = Vec::new();
+        let (mut kept, mut clocks) = (Vec::new(), Vec::new());
         for (part, fd) in parts {
             let place = match part {
                 ProgramPart::Workers => &mut workers,
@@ -206,8 +218,12 @@ impl Programs {
                 ProgramPart::Counts => &mut counts,
                 ProgramPart::Ring => &mut ring,
                 ProgramPart::Pages => &mut pages,
-                ProgramPart::Link | ProgramPart::Clock => {
+                ProgramPart::Link => {
                     kept.push(fd);
+                    continue;
+                }
+                ProgramPart::Clock => {
+                    clocks.push(Arc::new(fd));
                     continue;
                 }
             };
@@ -230,6 +246,7 @@ impl Programs {
                 Arc::clone(&map_of_pages),
                 Arc::new(counts),
             ],
+            clocks,
             map_of_pages,
             roster: RefCell::new(Roster::new(listed, layouts, asked.pages)),
             pages: RefCell::new(Pages::new(asked.pages)),
@@ -269,23 +286,37 @@ impl Page {
         &self.programs.map_of_pages
     }
 
-    /// Has the programs watch its worker from now on. One that they cannot watch serves
-    /// all the same.
+    /// Has the programs watch its worker from now on, which has just been forked. One that
+    /// they cannot watch serves all the same.
     pub(super) fn watch(&self, worker: WorkerId, child: &Child, php: Option<&PhpBuild>, log: &ErrorLog) {
         let mut roster = self.programs.roster.borrow_mut();
+        let page = TimesPage::map(self.map(), self.number).ok();
+        // Its first request may begin any moment, and before its first switch.
+        let began_ns = page.as_ref().map(|page| {
+            let now = monotonic_ns();
+            page.begin(now);
+            now
+        });
         let mut register = |php| {
             let (id, slot) = (glasspool_waits::WorkerId(worker.0), SlotIndex(self.number));
-            roster.register(&child.pidfd, id, slot, php)
+            roster.register_since(&child.pidfd, id, slot, php, began_ns)
         };
-        let refused = match register(php) {
+        let (refused, is_watched) = match register(php) {
             // Its end is on its way.
             Ok(()) | Err(RegisterError::Gone(_)) => return,
             Err(refused @ (RegisterError::TooManyLayouts { .. } | RegisterError::Layout { .. })) => {
                 // Where its time goes can be told without its lines.
-                register(None).map_or_else(|refused| refused, |()| refused)
+                match register(None) {
+                    Ok(()) => (refused, true),
+                    Err(refused) => (refused, false),
+                }
             }
-            Err(refused) => refused,
+            Err(refused) => (refused, false),
         };
+        if let Some(page) = page.filter(|_| !is_watched) {
+            // Nobody goes on from what it says.
+            page.clear();
+        }
         let now = Instant::now();
         if let Some(before) = self.programs.unwatched.borrow_mut().pass(now) {
             let pid = child.pid;

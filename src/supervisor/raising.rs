@@ -2,14 +2,17 @@
 //!
 //! They stand on a page that all workers read, those of other generations and engines too:
 //! a reload and a worker's end change nothing about them. They end by themselves, or with
-//! this process; a program that takes our place begins without any.
+//! this process; a program that takes our place is told of them by a variable.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use glasspool_abi::control::ToEngine;
 use glasspool_abi::trace::raised::{MOST_RAISED, POOL_BYTES, Raised, RaisedPage};
+use glasspool_abi::trace::sampling::Glob;
+use serde::{Deserialize, Serialize};
 
 use super::engines::GroupId;
 use super::monotonic_ns;
@@ -17,6 +20,19 @@ use super::reload::Caller;
 use super::run::Supervisor;
 use crate::logs::ErrorLog;
 use crate::raise::{Order, Raise};
+
+/// Names the rules in force to the program that takes our place, as JSON. Engines get no
+/// variables that begin so.
+pub(super) const VARIABLE: &str = "GLASSPOOL_RAISED";
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A rule on its way to the program that takes our place. It keeps its clock: that of the
+/// machine, which execve(2) does not touch.
+#[derive(Debug, Serialize, Deserialize)]
+struct Handed {
+    raise: Raise,
+    until_mono_ns: u64,
+}
 
 /// The rules in force and the page they stand on.
 #[derive(Debug)]
@@ -27,7 +43,40 @@ pub(super) struct Raising {
 }
 
 impl Raising {
-    pub(super) fn new(log: &ErrorLog) -> Raising {
+    /// With the rules of the program whose place we have taken, as it has handed them over.
+    pub(super) fn new(handed: Option<&OsStr>, log: &ErrorLog) -> Raising {
+        let mut raising = Raising::empty(log);
+        let Some((text, (page, _))) = handed.zip(raising.page.as_ref()) else {
+            return raising;
+        };
+        let now_ns = monotonic_ns();
+        match taken_over(text, now_ns) {
+            Ok(rules) if rules.is_empty() => {}
+            Ok(rules) => {
+                page.publish(&rules);
+                let shown: Vec<String> = rules.iter().map(|rule| shown(rule, now_ns)).collect();
+                log.notice(format_args!(
+                    "rules of sampling taken over from the program before: {}",
+                    shown.join("; ")
+                ));
+                raising.rules = rules;
+            }
+            Err(why) => log.warning(format_args!(
+                "the rules of sampling in {VARIABLE} are not taken over: {why}"
+            )),
+        }
+        raising
+    }
+
+    /// The variable for a program that takes our place, if there are rules for it.
+    pub(super) fn handover(&self, now_ns: u64) -> Option<(String, OsString)> {
+        let rules = self.rules.iter().filter(|rule| rule.until_mono_ns > now_ns);
+        let handed: Vec<Handed> = rules.map(|rule| handed(rule, now_ns)).collect();
+        let text = serde_json::to_string(&handed).ok()?;
+        (!handed.is_empty()).then(|| (VARIABLE.to_owned(), text.into()))
+    }
+
+    fn empty(log: &ErrorLog) -> Raising {
         let made = RaisedPage::create().map_err(|e| e.to_string());
         let page = made.and_then(|page| {
             let file = page
@@ -79,12 +128,16 @@ impl Raising {
 
 /// The rule that somebody asks for, checked: who may ask is root or ourselves, but may err.
 fn rule(raise: Raise, pools: &[&str], now_ns: u64) -> Result<Raised, String> {
-    let (which, seconds) = (raise.which()?, raise.seconds()?);
     if let Some(pool) = &raise.pool
         && !pools.iter().any(|name| name.eq_ignore_ascii_case(pool))
     {
         return Err(format!("there is no pool {pool:?} (known: {})", pools.join(", ")));
     }
+    rule_of_any_pool(raise, now_ns)
+}
+
+fn rule_of_any_pool(raise: Raise, now_ns: u64) -> Result<Raised, String> {
+    let (which, seconds) = (raise.which()?, raise.seconds()?);
     if raise.pool.as_ref().is_some_and(|pool| pool.len() > POOL_BYTES) {
         return Err(format!(
             "the pool's name is longer than {POOL_BYTES} bytes, which no rule can hold"
@@ -94,8 +147,37 @@ fn rule(raise: Raise, pools: &[&str], now_ns: u64) -> Result<Raised, String> {
         which,
         pool: raise.pool,
         ratio: raise.ratio,
-        until_mono_ns: now_ns.saturating_add(seconds.saturating_mul(1_000_000_000)),
+        until_mono_ns: now_ns.saturating_add(seconds.saturating_mul(SECOND_NS)),
     })
+}
+
+fn handed(rule: &Raised, now_ns: u64) -> Handed {
+    Handed {
+        raise: Raise {
+            path: rule.which.path.as_ref().map(Glob::as_str).map(str::to_owned),
+            method: rule.which.method.clone(),
+            pool: rule.pool.clone(),
+            ratio: rule.ratio,
+            seconds: rule.until_mono_ns.saturating_sub(now_ns).div_ceil(SECOND_NS),
+        },
+        until_mono_ns: rule.until_mono_ns,
+    }
+}
+
+/// What is still in force of the rules that the program before has handed over, by the same
+/// checks as if somebody had asked for them. Those that are over are left out: a program in
+/// between that does not know the variable passes it on as it was. A rule for a pool that is
+/// no more holds for nothing.
+fn taken_over(text: &OsStr, now_ns: u64) -> Result<Vec<Raised>, String> {
+    let text = text.to_str().ok_or("it is not UTF-8")?;
+    let handed: Vec<Handed> = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let in_force = handed.into_iter().filter(|rule| rule.until_mono_ns > now_ns);
+    let rules = in_force.take(MOST_RAISED).map(|handed| {
+        let mut rule = rule_of_any_pool(handed.raise, now_ns)?;
+        rule.until_mono_ns = rule.until_mono_ns.min(handed.until_mono_ns);
+        Ok(rule)
+    });
+    rules.collect()
 }
 
 /// One line for people.
@@ -176,6 +258,44 @@ mod tests {
             ratio: 1.0,
             seconds: 90,
         })
+    }
+
+    #[test]
+    fn the_next_program_takes_over_what_is_in_force_with_the_time_that_is_left() {
+        let mut raising = Raising {
+            page: RaisedPage::create().ok().map(|page| {
+                let file = page.file().try_clone().expect("a copy");
+                (page, Arc::new(file))
+            }),
+            rules: vec![],
+        };
+        assert_eq!(raising.handover(SECOND_NS), None);
+        let pools = ["www"];
+        for (path, pool, at) in [("/a*", None, 1), ("/b", Some("www"), 31)] {
+            raising
+                .on(raise(path, pool), &pools, at * SECOND_NS)
+                .expect("is raised");
+        }
+        let (name, text) = raising.handover(90 * SECOND_NS).expect("has rules");
+        assert_eq!(name, VARIABLE);
+        assert_eq!(taken_over(&text, 90 * SECOND_NS), Ok(raising.rules.clone()));
+        let later = taken_over(&text, 91 * SECOND_NS).expect("is taken");
+        assert_eq!(later, raising.rules[..1], "the other one is over");
+        assert_eq!(raising.handover(121 * SECOND_NS), None);
+        assert_eq!(taken_over(&text, 121 * SECOND_NS), Ok(vec![]));
+        // An own clock that is far behind gives no rule more than it could have been raised for.
+        let capped = taken_over(&text, 0).expect("is taken");
+        assert_eq!(capped[1].until_mono_ns, SECOND_NS);
+    }
+
+    #[test]
+    fn what_is_handed_over_is_checked() {
+        let good = r#"[{"raise":{"path":"/a","method":null,"pool":null,"ratio":1.0,"seconds":60},"until_mono_ns":9}]"#;
+        assert_eq!(taken_over(OsStr::new(good), 1).map(|rules| rules.len()), Ok(1));
+        for (from, to) in [("\"/a\"", "\"a\""), ("1.0", "7"), ("60", "90000"), ("]", "")] {
+            let text = good.replace(from, to);
+            assert!(taken_over(OsStr::new(&text), 1).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glasspool_abi::control::{Ended, FromEngine, FromLoader, FromObserver};
+use glasspool_abi::control::{Ended, FromEngine, FromLoader, FromObserver, OpcacheAnswer};
 use glasspool_abi::{EngineId, Pid, PoolId, WorkerId};
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
@@ -52,6 +52,7 @@ const RETIRING_LOOK: Duration = Duration::from_millis(5);
 pub(super) enum Event {
     Engine(GroupId, EngineId, Delivery<FromEngine>),
     EngineEnded(GroupId, EngineId, Ended),
+    OpcacheAnswered(GroupId, EngineId, Result<OpcacheAnswer, String>),
     Observer(u32, Delivery<FromObserver>),
     ObserverEnded(u32, Ended),
     Loader(u32, Delivery<FromLoader>),
@@ -224,6 +225,7 @@ impl Supervisor {
         match event {
             Event::Engine(group, id, delivery) => self.on_engine_delivery(group, id, delivery),
             Event::EngineEnded(group, id, ended) => self.on_engine_end(group, id, ended),
+            Event::OpcacheAnswered(group, id, answer) => self.opcache_answered(group, id, answer),
             Event::Observer(_, Delivery::Message(FromObserver::Slow { worker }, _)) => {
                 self.count_slow(worker)
             }
@@ -276,7 +278,8 @@ impl Supervisor {
         self.keep_drains(now);
         self.schedule(now);
         self.keep_last_looks(now);
-        let nobody_is_born = self.requested == 0 && !self.canaries.values().any(Canary::is_requested);
+        let canary_is_born = self.canaries.values().any(Canary::is_requested);
+        let nobody_is_born = self.requested == 0 && !canary_is_born && !self.engines.are_asked();
         if self.sweep && nobody_is_born {
             // A worker whose pid is not known yet would look like an orphan.
             self.sweep = false;

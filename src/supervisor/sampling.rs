@@ -1,6 +1,7 @@
 //! What each pool's workers are told of traces, from `[trace]`, `[pool.NAME.trace]` and the
 //! environment.
 
+use glasspool_abi::control::ControllerPattern;
 use glasspool_abi::trace::Sampler;
 use glasspool_abi::trace::policy::{Policy, Propagators};
 
@@ -36,6 +37,12 @@ impl Sampling {
         }
     }
 
+    /// Which classes name requests of a pool that nobody else names.
+    pub(super) fn controllers(&self, own: &PoolTrace) -> Vec<ControllerPattern> {
+        let said = own.controllers.as_ref().or(self.trace.controllers.as_ref());
+        said.cloned().unwrap_or_default()
+    }
+
     /// What else the workers of that pool are told.
     pub(super) fn policy(&self, pool: &str) -> Policy {
         let rules = self.trace.rules.iter();
@@ -67,7 +74,12 @@ mod tests {
             ..Sampling::default()
         };
         let own = |sampler, ratio| {
-            let sampler = sampling.sampler(&PoolTrace { sampler, ratio });
+            let own = PoolTrace {
+                sampler,
+                ratio,
+                controllers: None,
+            };
+            let sampler = sampling.sampler(&own);
             (sampler.parent_based, sampler.ratio)
         };
         assert_eq!(own(None, None), (true, 0.25));
@@ -76,6 +88,26 @@ mod tests {
         assert_eq!(own(Some(config::Sampler::ParentBasedAlwaysOn), None), (true, 1.0));
         assert_eq!(own(Some(config::Sampler::TraceIdRatio), None), (false, 0.25));
         assert_eq!(own(Some(config::Sampler::TraceIdRatio), Some(0.1)), (false, 0.1));
+    }
+
+    #[test]
+    fn a_pools_own_classes_win_and_there_are_none_unless_asked_for() {
+        let told = |all: &str, own: &str| -> Vec<String> {
+            let sampling = Sampling {
+                trace: toml::from_str(all).expect("a table"),
+                ..Sampling::default()
+            };
+            let told = sampling.controllers(&toml::from_str(own).expect("a table"));
+            let told = told.iter();
+            told.map(|one| format!("{}{}", if one.excluded { "!" } else { "" }, one.class.as_str()))
+                .collect()
+        };
+        let (yes, no) = ("route_from_controller = true", "route_from_controller = false");
+        let listed = r"route_from_controller = ['!Base\*', '\App\*Page']";
+        assert!(told("", "").is_empty() && told(yes, no).is_empty());
+        assert!(told(yes, "").ends_with(&["*Controller", "*Action", "*Handler"].map(str::to_owned)));
+        assert_eq!(told(no, yes), told(yes, ""));
+        assert_eq!(told(yes, listed), [r"!Base\*", r"App\*Page"]);
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Supervisor {
                 self.think(id, Event::Tick, &crew, now);
             }
         }
+        self.ask_opcaches(now);
         self.tell_figures(false);
     }
 

@@ -22,7 +22,7 @@ use super::output::wants_lines;
 use super::phase::Phase;
 use super::pools::Common;
 use super::programs::Waits;
-use super::raising::Raising;
+use super::raising::{self, Raising};
 use super::reload::Reloading;
 use super::run::{Event, Supervisor};
 use super::sockets::{Sockets, listen_for_scrapes};
@@ -128,7 +128,7 @@ impl Supervisor {
             reloads: [0; 2],
             canaries: BTreeMap::new(),
             drains: Vec::new(),
-            raising: Raising::new(&log),
+            raising: Raising::new(std::env::var_os(raising::VARIABLE).as_deref(), &log),
             becomes: None,
             notifier,
             log,

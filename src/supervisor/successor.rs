@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::error::StartError;
 use super::process::Child;
+use super::raising;
 use super::run::Supervisor;
 use super::sockets::{Handover, is_private};
 
@@ -108,6 +109,7 @@ impl Call {
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_private(name)) {
             command.env_remove(name);
         }
+        command.env_remove(raising::VARIABLE);
         command.envs(handover.variables.iter().map(|(name, value)| (name, value)));
         command.exec()
     }
@@ -119,7 +121,12 @@ impl Supervisor {
         self.log.debug("Blocking some signals before reexec");
         self.log.notice(format_args!("reloading: {}", self.call.shown()));
         let failed = self.log.with_original_stderr(|| match self.sockets.export() {
-            Ok(handover) => self.call.become_it(program, &handover),
+            Ok(mut handover) => {
+                handover
+                    .variables
+                    .extend(self.raising.handover(super::monotonic_ns()));
+                self.call.become_it(program, &handover)
+            }
             Err(e) => e,
         });
         StartError::Successor {

@@ -11,6 +11,8 @@
 //!   `stubborn`, `chatty`, `hasty`, `early` (is ready before its engine says so), or well. With
 //!   `serve` or `crash` it accepts, and does that with each request; with
 //!   `report` or `deaf` it is busy as long as it has a connection, and says so in its slot;
+//! - `FAKE_OPCACHE` says what the process does that an engine forks to ask opcache: `dies` or
+//!   `hangs`; else there is none;
 //! - `fake-engine observer` writes down what it is told; `FAKE_OBSERVER` says what it does
 //!   when asked for a last look: `silent`, `wakes` (only says that the worker crashes), or
 //!   answers. One that is `absent` ends at once;
@@ -174,6 +176,9 @@ fn engine(channel: &Channel) {
                 );
                 pools.insert(spec.pool, (*spec, fds.swap_remove(0)));
             }
+            ToEngine::AskOpcache => say(FromEngine::OpcacheAsked {
+                pid: ask(fds.pop().expect("where to answer")),
+            }),
             ToEngine::Raised => assert_eq!(fds.len(), 1, "a page"),
             ToEngine::AccessLog { .. } => assert_eq!(fds.len(), 1, "a log"),
             ToEngine::Describe(about) => panic!("nobody asks a fake engine for {about:?}"),
@@ -215,6 +220,23 @@ fn spawn(worker: WorkerId, spec: &PoolSpec, listener: &OwnedFd, fds: Vec<OwnedFd
             say(FromEngine::WorkerReady { worker });
         }
     }
+}
+
+/// Leaves a process behind that was to ask opcache and never says anything.
+fn ask(to: OwnedFd) -> Result<Pid, String> {
+    let as_worker = match behaviour("FAKE_OPCACHE").as_str() {
+        "dies" => "unable",
+        "hangs" => "well",
+        _ => return Err("it has none".to_owned()),
+    };
+    let mut intermediate = Command::new(own_program());
+    let intermediate = intermediate
+        .arg("intermediate")
+        .env("FAKE_WORKER", as_worker)
+        .stdin(to)
+        .stderr(Stdio::inherit());
+    let said = intermediate.output().expect("starts").stdout;
+    Ok(Pid(String::from_utf8_lossy(&said).trim().parse().expect("a pid")))
 }
 
 fn worker() {

@@ -103,6 +103,47 @@ impl Site {
     }
 }
 
+/// What `glasspool check` says of the programs.
+fn checked(site: &Site, through: &[&str]) -> String {
+    let words: Vec<_> = through.iter().chain(&[env!("CARGO_BIN_EXE_glasspool")]).collect();
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .args(["check", "-R", "-y"])
+        .arg(site.folder.path().join("fpm.conf"))
+        .output()
+        .expect("starts");
+    assert!(output.status.success(), "{output:?}");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("text"));
+    let lines = said.iter().flat_map(|text| text.lines());
+    let mut lines = lines.filter(|line| line.contains("ebpf: "));
+    let line = lines.next().expect("one line").to_owned();
+    assert_eq!(lines.next(), None);
+    line
+}
+
+#[test]
+fn a_check_says_whether_they_can_be_had_and_what_would_help() {
+    let Some(site) = Site::new("ebpf = \"off\"\n") else {
+        return;
+    };
+    assert!(checked(&site, &[]).ends_with("ebpf: off, as the configuration says"));
+    site.configure("ebpf = \"required\"\n");
+    let refused = checked(&site, &without_capabilities());
+    for text in ["ebpf: required, ", "a start is refused", REASON, REMEDY] {
+        assert!(refused.contains(text), "{refused}");
+    }
+    site.configure("");
+    let refused = checked(&site, &without_capabilities());
+    assert!(
+        refused.contains("ebpf: auto, ") && refused.contains(REASON),
+        "{refused}"
+    );
+    let line = checked(&site, &[]);
+    if !line.contains("can be loaded (full)") {
+        skipped(&format!("kernel programs: {line}"));
+    }
+}
+
 fn configure(folder: &Path, overlay: &str) {
     fs::write(folder.join("glasspool.toml"), overlay).expect("writes");
 }

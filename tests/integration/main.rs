@@ -27,5 +27,7 @@ mod successor;
 mod tail;
 mod telemetry;
 mod tracing;
+mod waits_access;
+mod waits_on_cpu;
 mod waits_spans;
 mod with_php;

@@ -77,6 +77,44 @@ fn another_program_takes_over_with_the_sockets() {
 }
 
 #[test]
+fn rules_of_sampling_go_on_in_the_program_that_takes_over() {
+    let mut supervised = start();
+    let trace = |supervised: &Supervised, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_glasspool"));
+        command.arg("trace").args(arguments).arg(pid(supervised));
+        let told = command.output().expect("starts");
+        assert!(told.status.success(), "{told:?}");
+        String::from_utf8(told.stdout).expect("text")
+    };
+    trace(
+        &supervised,
+        &["--path", "/checkout*", "--for", "1h", "--pool", "www"],
+    );
+    // Twice: what came by the environment is not what the next one is told, but what is in force.
+    for name in ["first", "second"] {
+        let other = supervised.path(name);
+        fs::copy(fake_engine(), &other).expect("copies");
+        relink(&supervised, &other);
+        supervised.signal(Signal::USR2);
+        supervised.wait_for("rules of sampling taken over from the program before: /checkout*, pool www");
+        supervised.wait_for(SERVING);
+        let listed = trace(&supervised, &["--list"]);
+        assert!(
+            listed.starts_with("/checkout*, pool www, ratio 1, for "),
+            "{listed}"
+        );
+    }
+    trace(&supervised, &["--clear"]);
+    let other = supervised.path("third");
+    fs::copy(fake_engine(), &other).expect("copies");
+    relink(&supervised, &other);
+    supervised.signal(Signal::USR2);
+    supervised.wait_for("using inherited socket fd=");
+    supervised.wait_for(SERVING);
+    assert_eq!(trace(&supervised, &["--list"]).trim(), "no rules are raised");
+}
+
+#[test]
 fn a_program_that_refuses_the_configuration_does_not_take_over() {
     let mut supervised = start();
     let workers = supervised.children(Some("worker"));

@@ -2,7 +2,8 @@
 //! events say of their waits: with PHP and the kernel programs. The table of known loads is
 //! about those that end well.
 
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,15 +16,20 @@ use crate::harness::{PATIENCE, kill, skipped};
 use crate::looks::stand::{Site, Stand};
 
 /// Glasspool with the kernel programs, and what it tells.
-struct Watched {
-    stand: Stand,
-    collector: Collector,
+pub(crate) struct Watched {
+    pub(crate) stand: Stand,
+    pub(crate) collector: Collector,
     _folder: tempfile::TempDir,
 }
 
 impl Watched {
     /// `None` if the programs or PHP are not to be had here, which is noted.
     fn start(lines: &str, scripts: &[(&str, &str)]) -> Option<Watched> {
+        Watched::with("", lines, scripts)
+    }
+
+    /// The same with these lines in `glasspool.toml`, where they are the last of `[ebpf]`.
+    pub(crate) fn with(toml: &str, lines: &str, scripts: &[(&str, &str)]) -> Option<Watched> {
         if let Err(reason) = glasspool_waits::load(&Settings::default()) {
             skipped(&format!("waits on spans: {reason}"));
             return None;
@@ -34,7 +40,7 @@ impl Watched {
         for (name, text) in scripts {
             site.write(name, text);
         }
-        site.write("glasspool.toml", "[ebpf]\nmode = \"required\"\n");
+        site.write("glasspool.toml", &format!("[ebpf]\nmode = \"required\"\n{toml}"));
         let variables = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint()),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
@@ -48,7 +54,7 @@ impl Watched {
     }
 
     /// The first that there is.
-    fn wait_for<T>(&self, what: &str, find: impl Fn(&Watched) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(&self, what: &str, find: impl Fn(&Watched) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = find(self) {
@@ -60,7 +66,7 @@ impl Watched {
     }
 
     /// The span of the request for that path.
-    fn request(&self, path: &str) -> Value {
+    pub(crate) fn request(&self, path: &str) -> Value {
         self.wait_for(path, |watched| {
             let spans = watched.collector.spans();
             spans
@@ -79,9 +85,14 @@ impl Watched {
     }
 }
 
-fn number(of: &Value, key: &str) -> Option<f64> {
+pub(crate) fn number(of: &Value, key: &str) -> Option<f64> {
     let attribute = each(of, "attributes").find(|attribute| attribute["key"] == key)?;
     attribute["value"]["doubleValue"].as_f64()
+}
+
+fn whole_number(of: &Value, key: &str) -> Option<i64> {
+    let attribute = each(of, "attributes").find(|attribute| attribute["key"] == key)?;
+    attribute["value"]["intValue"].as_str()?.parse().ok()
 }
 
 fn seconds(span: &Value) -> f64 {
@@ -181,4 +192,99 @@ fn a_new_observer_goes_on_with_the_waits() {
         text(&sleep, "code.file.path"),
         watched.stand.path("nap.php").to_str()
     );
+}
+
+#[test]
+fn a_wait_for_tcp_says_how_full_the_connection_is() {
+    // Never reads, and never accepts: the kernel takes what fits. The write lasts until the
+    // request is killed.
+    let peer = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let port = peer.local_addr().expect("is bound").port();
+    let full = format!(
+        "<?php\n$peer = stream_socket_client('tcp://127.0.0.1:{port}');\n\
+         stream_set_timeout($peer, 60);\nfwrite($peer, str_repeat('x', 1 << 25));\n"
+    );
+    let lines = "slowlog = ROOT/slow.log\nrequest_slowlog_timeout = 1s\nrequest_terminate_timeout = 3s";
+    let Some(mut watched) = Watched::start(lines, &[("full.php", &full)]) else {
+        return;
+    };
+    watched.stand.send("full.php");
+    let request = watched.request("/full");
+    let write = watched.wait_of(&request, "fwrite");
+    let event = each(&request, "events").find(|event| event["name"] == "php.request.slow");
+    for told in [&write, event.unwrap_or_else(|| panic!("no event in {request:#}"))] {
+        assert_eq!(
+            text(told, "network.connection.state"),
+            Some("established"),
+            "{told:#}"
+        );
+        let queued = whole_number(told, "php.wait_send_queue");
+        assert!(queued.is_some_and(|bytes| bytes > 10_000), "{told:#}");
+        assert_eq!(whole_number(told, "php.wait_receive_queue"), Some(0), "{told:#}");
+    }
+}
+
+#[test]
+fn a_wait_for_the_own_client_is_no_call_of_another_service() {
+    // An address of its own: nobody else's connections take a port of it.
+    let free = TcpListener::bind("127.77.0.1:0").expect("binds");
+    let address = free.local_addr().expect("is bound");
+    drop(free);
+    let lines = format!("listen = {address}\nslowlog = ROOT/slow.log\nrequest_slowlog_timeout = 1s");
+    let much = "<?php\nfunction tell() { print(str_repeat('x', 1 << 25)); }\ntell();\n";
+    let Some(watched) = Watched::start(&lines, &[("much.php", much)]) else {
+        return;
+    };
+    let mut client = TcpStream::connect(address).expect("connects");
+    let request = watched.stand.request("much.php");
+    client.write_all(&request).expect("sends");
+    // Reads nothing until the request is slow.
+    watched.stand.wait_for_text("slow.log", "much.php");
+    let answered = std::io::copy(&mut client, &mut std::io::sink()).expect("is answered");
+    assert!(answered > 1 << 25, "{answered} bytes");
+    let request = watched.request("/much");
+    let write = watched.wait_of(&request, "tell");
+    assert_eq!(write["kind"], "SPAN_KIND_INTERNAL", "{write:#}");
+    assert_eq!(text(&write, "php.wait_class"), Some("network"), "{write:#}");
+    assert_eq!(text(&write, "network.peer.address"), None, "{write:#}");
+    let queued = whole_number(&write, "php.wait_send_queue");
+    assert!(queued.is_some_and(|bytes| bytes > 0), "{write:#}");
+}
+
+#[test]
+fn system_calls_are_counted_for_who_asks_for_it() {
+    let scripts = [1000, 3000].map(|calls| {
+        format!(
+            "<?php\nfor ($i = 0; $i < {calls}; $i++) posix_getppid();\n\
+             [$one, $other] = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);\n\
+             fwrite($one, str_repeat('x', {calls}));\nprint(fread($other, 8192));\n"
+        )
+    });
+    let [few, many] = &scripts;
+    let scripts = [("few.php", few.as_str()), ("many.php", many.as_str())];
+    let Some(watched) = Watched::with("system_calls = true\n", "", &scripts) else {
+        return;
+    };
+    // So that a script costs the same as another: both are compiled, and PHP has begun.
+    let [few, many] = ["few", "many"].map(|name| {
+        watched.stand.ask(&format!("{name}.php")).join().expect("ends");
+        watched.request(&format!("/{name}"))
+    });
+    let calls = |span| whole_number(span, "php.system_calls.count").expect("is counted");
+    let difference = calls(&many) - calls(&few);
+    assert!(
+        (1900..=2100).contains(&difference),
+        "{difference}: {few:#} {many:#}"
+    );
+    for (span, bytes) in [(&few, 1000), (&many, 3000)] {
+        // The response and the request are none of it.
+        assert_eq!(whole_number(span, "php.network.sent"), Some(bytes), "{span:#}");
+        assert_eq!(
+            whole_number(span, "php.network.received"),
+            Some(bytes),
+            "{span:#}"
+        );
+        let time = number(span, "php.system_calls.time").expect("is counted");
+        assert!(time > 0.0 && time < seconds(span) + 1e-3, "{span:#}");
+    }
 }

@@ -50,6 +50,7 @@ typedef long long s64;
 #define GP_WAIT_IOWAIT 4     /* the kernel counts it as a wait for a block device */
 #define GP_WAIT_UNKILLABLE 8 /* state D */
 #define GP_WAIT_NO_CALL 16   /* not in a system call: a page fault */
+#define GP_WAIT_OWN 32       /* for the connection that its request came by */
 
 /* Places in the map of counts. */
 #define GP_COUNT_RING_FULL 0
@@ -109,22 +110,29 @@ struct gp_times {
 	u64 written; /* records written */
 	u64 lost;    /* records for which the ring had no room */
 	u64 ran_ns;  /* what the scheduler says it had run when it left a CPU the last time */
+	/* Of system calls in requests, if they are counted. */
+	u64 calls;
+	u64 calls_ns;
+	u64 sent;     /* bytes, to sockets */
+	u64 received; /* bytes, from sockets */
 };
-#define GP_TIMES_BYTES 120
+#define GP_TIMES_BYTES 152
 
 /*
  * A worker's page in the array that can be mapped. The worker maps its own page
- * writable, so nothing here is believed: programs only write it, but for `request`.
+ * writable, so nothing here is believed: programs only write it, but for the first two.
  */
 struct gp_page {
 	u64 request; /* the worker writes: its request, 0 between two */
-	u64 unused[7];
+	u64 connection; /* the worker writes: by which descriptor it came, and 1; 0: none */
+	u64 unused[6];
 	u64 sequence; /* programs write: odd while they write */
 	struct gp_times times;
-	u8 rest[3904];
+	u8 rest[3872];
 };
 #define GP_PAGE_BYTES 4096
 #define GP_PAGE_REQUEST_AT 0
+#define GP_PAGE_CONNECTION_AT 8
 #define GP_PAGE_SEQUENCE_AT 64
 #define GP_PAGE_TIMES_AT 72
 
@@ -212,6 +220,7 @@ struct gp_worker {
 	u64 sequence; /* odd while programs write */
 	struct gp_times times;
 	u64 run_delay; /* the scheduler's own sum, when the worker last left a CPU */
+	u64 called_ns; /* when the system call began that is counted, 0: none is */
 	u32 last_call;
 	u8 waiting;   /* whether `wait` is about the block that goes on or has just ended */
 	u8 unsettled; /* 1 + cause of a block with a wait for a CPU in it, which comes to light later */
@@ -219,10 +228,10 @@ struct gp_worker {
 	struct gp_wait wait;
 	struct gp_walk walk;
 };
-#define GP_WORKER_BYTES 11216
+#define GP_WORKER_BYTES 11256
 #define GP_WORKER_SEQUENCE_AT 24
 #define GP_WORKER_TIMES_AT 32
-#define GP_WORKER_WAIT_AT 168
+#define GP_WORKER_WAIT_AT 208
 
 /* A look at a worker on a CPU: it keeps nothing from one to the next. */
 struct gp_look {
@@ -241,6 +250,10 @@ struct gp_look {
 #define GP_TIMES_WRITTEN_AT 96
 #define GP_TIMES_LOST_AT 104
 #define GP_TIMES_RAN_NS_AT 112
+#define GP_TIMES_CALLS_AT 120
+#define GP_TIMES_CALLS_NS_AT 128
+#define GP_TIMES_SENT_AT 136
+#define GP_TIMES_RECEIVED_AT 144
 #define GP_FRAME_TYPE_AT 4
 #define GP_FRAME_NAME_LENGTH_AT 8
 #define GP_FRAME_CLASS_LENGTH_AT 56
@@ -272,6 +285,7 @@ struct gp_look {
 GP_SAME(sizeof(struct gp_layout), GP_LAYOUT_BYTES);
 GP_SAME(sizeof(struct gp_times), GP_TIMES_BYTES);
 GP_SAME(sizeof(struct gp_page), GP_PAGE_BYTES);
+GP_SAME(__builtin_offsetof(struct gp_page, connection), GP_PAGE_CONNECTION_AT);
 GP_SAME(__builtin_offsetof(struct gp_page, sequence), GP_PAGE_SEQUENCE_AT);
 GP_SAME(__builtin_offsetof(struct gp_page, times), GP_PAGE_TIMES_AT);
 GP_SAME(sizeof(struct gp_frame), GP_FRAME_BYTES);
@@ -292,6 +306,10 @@ GP_PLACE(gp_times, waits, GP_TIMES_WAITS_AT);
 GP_PLACE(gp_times, written, GP_TIMES_WRITTEN_AT);
 GP_PLACE(gp_times, lost, GP_TIMES_LOST_AT);
 GP_PLACE(gp_times, ran_ns, GP_TIMES_RAN_NS_AT);
+GP_PLACE(gp_times, calls, GP_TIMES_CALLS_AT);
+GP_PLACE(gp_times, calls_ns, GP_TIMES_CALLS_NS_AT);
+GP_PLACE(gp_times, sent, GP_TIMES_SENT_AT);
+GP_PLACE(gp_times, received, GP_TIMES_RECEIVED_AT);
 GP_PLACE(gp_frame, type, GP_FRAME_TYPE_AT);
 GP_PLACE(gp_frame, name_length, GP_FRAME_NAME_LENGTH_AT);
 GP_PLACE(gp_frame, class_length, GP_FRAME_CLASS_LENGTH_AT);

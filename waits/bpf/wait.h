@@ -99,26 +99,46 @@ static ALWAYS_INLINE void describe_file(struct gp_wait *wait, struct file *file,
 		wait->path_length = length - 1;
 }
 
-/* What a descriptor is, and unless nobody will be told, what is behind it. */
-static ALWAYS_INLINE u8 describe_descriptor(struct gp_wait *wait, struct task_struct *task, u64 number,
-					    int idle)
+/* The open file that a descriptor is. */
+static ALWAYS_INLINE struct file *file_of(struct task_struct *task, u32 fd)
 {
 	struct files_struct *files = task->files;
 	struct fdtable *table;
 	struct file **slots, *file = 0;
+
+	if (!files)
+		return 0;
+	table = files->fdt;
+	if (!table || fd >= table->max_fds)
+		return 0;
+	slots = table->fd;
+	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
+	return file;
+}
+
+static ALWAYS_INLINE int is_socket(struct task_struct *task, u32 fd)
+{
+	struct file *file = file_of(task, fd);
 	struct inode *inode = 0;
-	u32 fd = number;
+	u16 mode = 0;
+
+	READ(inode, file->f_inode);
+	READ(mode, inode->i_mode);
+	return (mode & 0170000) == 0140000; /* inode(7) */
+}
+
+/* What a descriptor is, and unless nobody will be told, what is behind it. */
+static ALWAYS_INLINE u8 describe_descriptor(struct gp_wait *wait, struct task_struct *task, u64 number,
+					    int idle)
+{
+	struct file *file = file_of(task, number);
+	struct inode *inode = 0;
 	u16 mode = 0;
 
 	wait->fd = -1;
-	if (!files)
+	if (!file)
 		return GP_FD_NONE;
-	table = files->fdt;
-	if (!table || fd >= table->max_fds)
-		return GP_FD_NONE;
-	wait->fd = fd;
-	slots = table->fd;
-	bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
+	wait->fd = number;
 	READ(inode, file->f_inode);
 	if (!inode)
 		return GP_FD_NONE;

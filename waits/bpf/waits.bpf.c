@@ -2,7 +2,7 @@
 /*
  * Where the time of PHP workers goes: on a CPU, waiting for one, or blocked, and then in
  * what and by which line of PHP. Two programs, run by the scheduler, and one that runs at
- * times; nothing is attached to system calls, and no process is ever stopped.
+ * times; unless asked for, nothing is attached to system calls, and no process is ever stopped.
  *
  *   sched_switch, the worker leaves a CPU   from here on it is blocked, or runnable; what
  *                                           it waits in and PHP's stack are noted now,
@@ -10,6 +10,7 @@
  *   sched_wakeup of the worker              blocked until here, runnable from here on
  *   sched_switch, the worker gets a CPU     a wait that was long enough is sent
  *   a CPU's clock, which mostly stands still  the stack of the worker on it is sent
+ *   a system call begins, ends               counted; only if somebody has asked for that
  *
  * The first three run under the lock of the worker's run queue (kernel/sched/core.c: __schedule,
  * ttwu_do_wakeup), and a worker is on one queue at a time, so they never run at the same
@@ -31,6 +32,7 @@
 #include "stack.h"
 #include "types.h"
 #include "wait.h"
+#include "traffic.h"
 
 /* The verifier gives probe_read helpers only to what is also under the GPL. */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -70,7 +72,16 @@ static ALWAYS_INLINE void change(struct gp_times *times, u32 state, u32 cause, u
 
 	switch (times->state) {
 	case GP_STATE_UNKNOWN:
-		times->began_ns = now;
+		/*
+		 * Accounted for from its registration on only if user space says so: then it
+		 * has had a CPU until it leaves one, or has had none until it gets one.
+		 */
+		if (!times->began_ns)
+			times->began_ns = now;
+		else if (state == GP_STATE_ON_CPU)
+			times->runqueue_ns += passed;
+		else
+			times->on_cpu_ns += passed;
 		break;
 	case GP_STATE_ON_CPU:
 		times->on_cpu_ns += passed;
@@ -219,6 +230,8 @@ static ALWAYS_INLINE void leave(struct gp_worker *worker, struct gp_page *page,
 		worker->wait.runqueue_ns = 0;
 		walk_stack(worker, &worker->walk, &worker->wait, worker->wait.request);
 		cause = describe(worker, task, state);
+		if (worker->wait.fd >= 0 && page->connection == (u64)worker->wait.fd + 1)
+			worker->wait.flags |= GP_WAIT_OWN;
 		worker->waiting = 1;
 		change(times, GP_STATE_BLOCKED, cause, now);
 		times->waits++;
@@ -356,5 +369,36 @@ int on_clock(__attribute__((unused)) void *context)
 	look->wait.fd = -1;
 	walk_stack(worker, &look->walk, &look->wait, 0);
 	send(&look->wait);
+	return 0;
+}
+
+/* include/trace/events/syscalls.h: registers, number. */
+SEC("tp_btf/sys_enter")
+int on_enter(__attribute__((unused)) u64 *context)
+{
+	struct gp_worker *worker = worker_of(bpf_get_current_task_btf());
+	struct gp_page *page;
+
+	if (worker) {
+		page = page_of(worker);
+		if (page)
+			call_begins(worker, page);
+	}
+	return 0;
+}
+
+/* Registers, result. */
+SEC("tp_btf/sys_exit")
+int on_exit(u64 *context)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct gp_worker *worker = worker_of(task);
+	struct gp_page *page;
+
+	if (worker) {
+		page = page_of(worker);
+		if (page)
+			call_ends(worker, page, task, (void *)context[0], context[1]);
+	}
 	return 0;
 }

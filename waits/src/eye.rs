@@ -22,7 +22,6 @@ pub struct Eye {
     workers: OwnedFd,
     counts: OwnedFd,
     pages: Pages,
-    clocks: Vec<OwnedFd>,
 }
 
 impl Eye {
@@ -36,27 +35,15 @@ impl Eye {
             workers,
             counts,
             pages,
-            clocks: Vec::new(),
         })
     }
 
-    /// With the clocks of all CPUs, for [`Eye::clock`].
+    /// Whether the worker in a slot is on a CPU or waits for one, or nothing is known of it
+    /// yet; the worker's word, which can write to its page. Reads memory only.
     #[must_use]
-    pub fn with_clocks(self, clocks: Vec<OwnedFd>) -> Eye {
-        Eye { clocks, ..self }
-    }
-
-    /// Has the clocks run, or stand still as they did at first. While they run, 99 times in
-    /// a second of each CPU it is looked whether a registered worker has it and is in a
-    /// request; then its stack is told among the records ([`crate::Record::OnCpu`]).
-    /// Returns whether there are clocks, and all of them heard. A system call for each; no
-    /// privilege.
-    pub fn clock(&self, run: bool) -> bool {
-        let mut heard = !self.clocks.is_empty();
-        for clock in &self.clocks {
-            heard &= kernel::run_clock(clock.as_fd(), run).is_ok();
-        }
-        heard
+    pub fn runs(&self, slot: SlotIndex) -> bool {
+        let state = self.raw(slot).map(|raw| State::of_raw(&raw));
+        matches!(state, Some(State::Unknown | State::OnCpu | State::RunQueue))
     }
 
     /// The wait that a worker is in now, with its stack; however short it is so far.
@@ -72,7 +59,8 @@ impl Eye {
 
     /// Where the time of the worker in a slot went until `at_ns` of `CLOCK_MONOTONIC`: its
     /// last worker's, once it has ended. Reads memory only. `None` if there is no such
-    /// slot, before the worker's first switch, or if its page never stands still.
+    /// slot, before the first switch of a worker whose page was not begun, or if it never
+    /// stands still.
     #[must_use]
     pub fn times(&self, slot: SlotIndex, at_ns: u64) -> Option<times::Times> {
         let raw = self.raw(slot)?;

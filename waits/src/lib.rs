@@ -13,6 +13,7 @@
 //! - [`Roster`]: who is watched;
 //! - [`Records`]: what is told, and [`record`], one wait and the PHP stack that waited;
 //! - [`Eye`]: what a worker waits for now, and where its time went so far;
+//! - [`run_clocks`]: has the third program run, or not;
 //! - [`Waits`]: all of these in one hand, and [`times`], its snapshots;
 //! - [`ladder`]: what this machine allows, found out by trying, and what would allow more;
 //! - `kernel`: the boundary: workers' pages, and bpf(2). All `unsafe` of this crate;
@@ -28,6 +29,8 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "ebpf")]
+mod clocks;
 #[cfg(feature = "ebpf")]
 mod eye;
 #[cfg(feature = "ebpf")]
@@ -53,6 +56,8 @@ use std::fmt;
 use std::time::Duration;
 
 #[cfg(feature = "ebpf")]
+pub use clocks::run_clocks;
+#[cfg(feature = "ebpf")]
 pub use eye::Eye;
 pub use ladder::{Rung, Unavailable};
 #[cfg(feature = "ebpf")]
@@ -66,7 +71,7 @@ pub use times::Times;
 #[cfg(feature = "ebpf")]
 pub use waits::Waits;
 #[cfg(not(feature = "ebpf"))]
-pub use without::{Eye, Records, Roster, Waits, load};
+pub use without::{Eye, Records, Roster, Waits, load, run_clocks};
 
 /// What is asked of the programs when they are loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +86,9 @@ pub struct Settings {
     pub frames: u32,
     /// Length of the ring of records; made a power of two of whole pages.
     pub ring_bytes: u32,
+    /// Whether system calls of workers in requests are counted, too: two more programs, which
+    /// cost each system call of each process of the host (docs/specification.md).
+    pub system_calls: bool,
 }
 
 impl Default for Settings {
@@ -90,6 +98,7 @@ impl Default for Settings {
             wait_threshold: Duration::from_millis(1),
             frames: 16,
             ring_bytes: 1 << 20,
+            system_calls: false,
         }
     }
 }

@@ -18,6 +18,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/wa
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Which program runs when.
 const PROGRAMS: [(&str, &str); 2] = [("on_switch", "sched_switch"), ("on_wakeup", "sched_wakeup")];
+/// The same for those that count system calls.
+const COUNTERS: [(&str, &str); 2] = [("on_enter", "sys_enter"), ("on_exit", "sys_exit")];
 /// What each map is to its holders.
 const MAPS: [(&str, ProgramPart); 5] = [
     ("workers", ProgramPart::Workers),
@@ -68,13 +70,15 @@ pub fn load(settings: &Settings) -> Result<Vec<(ProgramPart, OwnedFd)>, Unavaila
             map.map_err(|e| ladder::explain("keep the programs' maps", &e))?,
         ));
     }
-    for (name, event) in PROGRAMS {
+    let counters = COUNTERS.iter().filter(|_| settings.system_calls);
+    let wanted: Vec<_> = PROGRAMS.iter().chain(counters).copied().collect();
+    for (name, event) in &wanted {
         tracepoint(&mut programs, name)?
             .load(event, &btf)
             .map_err(|e| ladder::explain("load a program", &e))?;
     }
     // Only once all are loaded: one alone would account for nonsense.
-    for (name, _) in PROGRAMS {
+    for (name, _) in &wanted {
         let program = tracepoint(&mut programs, name)?.fd();
         let program = program.map_err(|e| ladder::explain("attach a program", &e))?;
         let link = kernel::attach(program.as_fd());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use glasspool_abi::times::{BEGAN, BEGUN_SEQUENCE, SINCE};
 use glasspool_abi::zend::PhpBuild;
 
 use crate::kernel::{self, Layout, WorkerBytes};
@@ -49,6 +50,26 @@ impl Roster {
         slot: SlotIndex,
         php: Option<&PhpBuild>,
     ) -> Result<(), RegisterError> {
+        self.register_since(pidfd, worker, slot, php, None)
+    }
+
+    /// The same from `began_ns` of `CLOCK_MONOTONIC` on, which is now, instead of its next
+    /// switch. Its page was begun with the same time ([`TimesPage::begin`]). For a process that
+    /// has only just come to be: what it does now is not known, and seems to be a wait for a
+    /// CPU if it is blocked.
+    ///
+    /// # Errors
+    /// See [`RegisterError`].
+    ///
+    /// [`TimesPage::begin`]: glasspool_abi::times::TimesPage::begin
+    pub fn register_since(
+        &mut self,
+        pidfd: impl AsFd,
+        worker: WorkerId,
+        slot: SlotIndex,
+        php: Option<&PhpBuild>,
+        began_ns: Option<u64>,
+    ) -> Result<(), RegisterError> {
         if slot.0 >= self.pages {
             return Err(RegisterError::NoSlot {
                 worker,
@@ -72,6 +93,18 @@ impl Roster {
         ];
         for (place, word) in value.chunks_exact_mut(8).zip(head) {
             place.copy_from_slice(&word);
+        }
+        if let Some(began_ns) = began_ns {
+            let times = types::WORKER_TIMES_AT as usize;
+            for (at, word) in [
+                (types::WORKER_SEQUENCE_AT as usize, BEGUN_SEQUENCE),
+                (times + BEGAN * 8, began_ns),
+                (times + SINCE * 8, began_ns),
+            ] {
+                if let Some(place) = value.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+                    *place = word.to_ne_bytes();
+                }
+            }
         }
         kernel::insert_worker(&self.workers, pidfd.as_fd(), &value)
             .map_err(|source| refused(worker, "watch the waits", source))

@@ -37,7 +37,7 @@ impl State {
     }
 }
 
-/// A worker's time since its first switch, up to a moment. All of it is somewhere:
+/// A worker's time since its first switch, or its registration, up to a moment. All of it is somewhere:
 /// [`Times::total`] is `at_ns - began_ns`.
 ///
 /// On-CPU time includes what interrupts and the hypervisor took while the worker had the

@@ -29,6 +29,10 @@ pub(crate) struct RawTimes {
     pub(crate) written: u64,
     pub(crate) lost: u64,
     pub(crate) ran_ns: u64,
+    pub(crate) calls: u64,
+    pub(crate) calls_ns: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 /// `struct gp_frame`.
@@ -90,6 +94,10 @@ const _: () = {
     assert!(offset_of!(RawTimes, written) == TIMES_WRITTEN_AT as usize);
     assert!(offset_of!(RawTimes, lost) == TIMES_LOST_AT as usize);
     assert!(offset_of!(RawTimes, ran_ns) == TIMES_RAN_NS_AT as usize);
+    assert!(offset_of!(RawTimes, calls) == TIMES_CALLS_AT as usize);
+    assert!(offset_of!(RawTimes, calls_ns) == TIMES_CALLS_NS_AT as usize);
+    assert!(offset_of!(RawTimes, sent) == TIMES_SENT_AT as usize);
+    assert!(offset_of!(RawTimes, received) == TIMES_RECEIVED_AT as usize);
     assert!(offset_of!(RawFrame, kind) == FRAME_TYPE_AT as usize);
     assert!(offset_of!(RawFrame, name_length) == FRAME_NAME_LENGTH_AT as usize);
     assert!(offset_of!(RawFrame, class_length) == FRAME_CLASS_LENGTH_AT as usize);
@@ -123,6 +131,7 @@ const _: () = {
     assert!(size_of::<RawTimes>() == times::RAW_WORDS * 8);
     assert!(PAGE_BYTES as usize == times::PAGE_BYTES);
     assert!(PAGE_REQUEST_AT as usize == times::REQUEST * 8);
+    assert!(PAGE_CONNECTION_AT as usize == times::CONNECTION * 8);
     assert!(PAGE_SEQUENCE_AT as usize == times::SEQUENCE * 8);
     assert!(PAGE_TIMES_AT as usize == times::TIMES * 8);
     assert!(CAUSES as usize == times::CAUSES);
@@ -137,6 +146,10 @@ const _: () = {
     assert!(offset_of!(RawTimes, written) == times::WRITTEN * 8);
     assert!(offset_of!(RawTimes, lost) == times::LOST * 8);
     assert!(offset_of!(RawTimes, ran_ns) == times::RAN * 8);
+    assert!(offset_of!(RawTimes, calls) == times::CALLS * 8);
+    assert!(offset_of!(RawTimes, calls_ns) == times::CALLS_NS * 8);
+    assert!(offset_of!(RawTimes, sent) == times::SENT * 8);
+    assert!(offset_of!(RawTimes, received) == times::RECEIVED * 8);
     assert!(STATE_ON_CPU == times::STATE_ON_CPU);
     assert!(STATE_RUNQUEUE == times::STATE_RUNQUEUE);
     assert!(STATE_BLOCKED == times::STATE_BLOCKED);

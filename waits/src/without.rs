@@ -20,6 +20,10 @@ pub fn load(_: &Settings) -> Result<Vec<(ProgramPart, OwnedFd)>, Unavailable> {
     Err(Unavailable::NotBuilt)
 }
 
+pub fn run_clocks(_: &[impl AsFd], _: bool) -> io::Result<()> {
+    Ok(())
+}
+
 fn not_built() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, Unavailable::NotBuilt)
 }
@@ -45,6 +49,16 @@ impl Roster {
             what: "watch the waits",
             source: not_built(),
         })
+    }
+    pub fn register_since(
+        &mut self,
+        pidfd: impl AsFd,
+        worker: WorkerId,
+        slot: SlotIndex,
+        php: Option<&PhpBuild>,
+        _: Option<u64>,
+    ) -> Result<(), RegisterError> {
+        self.register(pidfd, worker, slot, php)
     }
     pub fn unregister(&mut self, _: impl AsFd, _: WorkerId) -> Result<(), RegisterError> {
         Ok(())
@@ -79,11 +93,7 @@ impl Eye {
     pub fn new(_: OwnedFd, _: OwnedFd, _: OwnedFd, _: u32) -> io::Result<Eye> {
         Err(not_built())
     }
-    #[must_use]
-    pub fn with_clocks(self, _: Vec<OwnedFd>) -> Eye {
-        match self.0 {}
-    }
-    pub fn clock(&self, _: bool) -> bool {
+    pub fn runs(&self, _: SlotIndex) -> bool {
         match self.0 {}
     }
     pub fn going_on(&self, _: impl AsFd) -> Option<Wait> {

@@ -81,6 +81,16 @@ impl Glob {
         is_good.then(|| Glob(text.to_owned())).ok_or(NoPattern)
     }
 
+    /// A pattern for names, which may begin with any character.
+    ///
+    /// # Errors
+    /// As [`NoPattern`] says, but for how it starts; and if it is empty.
+    pub fn of_names(text: &str) -> Result<Glob, NoPattern> {
+        let is_good = (1..=PATTERN_BYTES).contains(&text.len())
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+        is_good.then(|| Glob(text.to_owned())).ok_or(NoPattern)
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.0

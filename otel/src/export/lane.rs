@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Estimated bytes in one export at most. Receivers refuse gRPC messages above 4 MiB unless
-/// told otherwise, and the estimate is of our memory, not of the wire.
+/// told otherwise, and the estimate is of our memory, which is the wire's for spans only.
 const MAX_BATCH_BYTES: usize = 2 << 20;
 /// Rest after a failed export, at least.
 const REST: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use super::lane::{Failure, Sent, Sink};
-use super::otlp::Signal;
+use super::otlp::Messages;
 
 /// Lines that wait for the thread: one for each signal, which sends one batch at a time.
 const WAITING: usize = 3;
@@ -111,7 +111,7 @@ impl<S> JsonLines<S> {
     }
 }
 
-impl<S: Signal> Sink<S::Item> for JsonLines<S> {
+impl<S: Messages> Sink<S::Item> for JsonLines<S> {
     async fn send(&self, batch: Vec<S::Item>) -> Result<Sent, Failure> {
         let request = self.signal.request(batch);
         let mut line = serde_json::to_vec(&request)

@@ -15,27 +15,28 @@ mod lane;
 mod lines;
 mod otlp;
 mod size;
+mod spans;
+mod ways;
 
 use std::{io::Write, sync::Arc, sync::Mutex, time::Duration};
 
 use opentelemetry_sdk::{Resource, logs::SdkLogRecord, trace::SpanData};
 use tokio::time::Instant;
 
-use self::{
-    console::Console,
-    lane::{Lane, LaneOptions, Sink},
-    lines::JsonLines,
-    otlp::{Otlp, Signal},
-};
 pub use self::{
     console::{render_log, render_span},
     lane::Delivery,
     lines::Lines,
     otlp::{PipelineError, TlsError},
 };
+use self::{
+    lane::Lane,
+    spans::SpanLane,
+    ways::{Way, Ways},
+};
 use crate::{
     metrics::Snapshot,
-    options::{BatchOptions, ExporterKind, Options, SignalOptions},
+    options::{BatchOptions, Options},
     queue::Priority,
 };
 
@@ -102,8 +103,8 @@ impl std::fmt::Debug for Terminal {
 /// the exports at once.
 #[derive(Debug)]
 pub struct Pipeline {
-    spans: Option<Lane<SpanData>>,
-    waits: Option<Lane<SpanData>>,
+    spans: Option<SpanLane>,
+    waits: Option<SpanLane>,
     logs: Option<Lane<SdkLogRecord>>,
     metrics: Option<Lane<Snapshot>>,
 }
@@ -135,11 +136,12 @@ impl Pipeline {
         };
         let limits = options.limits;
         let of_spans = |batch| {
-            ways.start(
-                ("traces", &options.traces, batch),
-                size::of_span,
-                otlp::Spans::new(resource, limits),
-            )
+            let way = Way {
+                name: "traces",
+                options: &options.traces,
+                batch,
+            };
+            SpanLane::start(&ways, way, resource, limits)
         };
         let spans = of_spans(options.batch)?;
         let waits = of_spans(BatchOptions {
@@ -148,7 +150,11 @@ impl Pipeline {
             ..options.batch
         })?;
         let logs = ways.start(
-            ("logs", &options.logs, options.log_batch),
+            Way {
+                name: "logs",
+                options: &options.logs,
+                batch: options.log_batch,
+            },
             size::of_record,
             otlp::Logs::new(resource, limits),
         )?;
@@ -161,7 +167,11 @@ impl Pipeline {
         };
         let temporality = options.metric_reader.temporality;
         let metrics = ways.start(
-            ("metrics", &options.metrics, batch),
+            Way {
+                name: "metrics",
+                options: &options.metrics,
+                batch,
+            },
             size::of_snapshot,
             otlp::Metrics::new(resource, temporality),
         )?;
@@ -241,7 +251,7 @@ impl Pipeline {
             lane.map_or(0, Lane::waiting_bytes)
         }
         [
-            ("traces", of(self.spans.as_ref())),
+            ("traces", self.spans.as_ref().map_or(0, SpanLane::waiting_bytes)),
             ("logs", of(self.logs.as_ref())),
             ("metrics", of(self.metrics.as_ref())),
         ]
@@ -250,8 +260,8 @@ impl Pipeline {
     /// The counters now.
     pub fn counters(&self) -> Counters {
         Counters {
-            spans: self.spans.as_ref().map(Lane::delivery).unwrap_or_default(),
-            waits: self.waits.as_ref().map(Lane::delivery).unwrap_or_default(),
+            spans: self.spans.as_ref().map(SpanLane::delivery).unwrap_or_default(),
+            waits: self.waits.as_ref().map(SpanLane::delivery).unwrap_or_default(),
             logs: self.logs.as_ref().map(Lane::delivery).unwrap_or_default(),
             metrics: self.metrics.as_ref().map(Lane::delivery).unwrap_or_default(),
         }
@@ -263,8 +273,8 @@ impl Pipeline {
     pub async fn shutdown(self, patience: Duration) -> Counters {
         let deadline = Instant::now() + patience;
         let (spans, waits, logs, metrics) = tokio::join!(
-            finish(self.spans, deadline),
-            finish(self.waits, deadline),
+            finish_spans(self.spans, deadline),
+            finish_spans(self.waits, deadline),
             finish(self.logs, deadline),
             finish(self.metrics, deadline)
         );
@@ -277,51 +287,14 @@ impl Pipeline {
     }
 }
 
-/// The ways out that all signals share.
-struct Ways {
-    console: Arc<Mutex<Terminal>>,
-    file: Option<Lines>,
-    stdout: Option<Lines>,
-}
-
-impl Ways {
-    /// A lane for a signal that goes somewhere.
-    fn start<S>(
-        &self,
-        (name, options, batch): (&'static str, &SignalOptions, BatchOptions),
-        size: fn(&S::Item) -> usize,
-        signal: S,
-    ) -> Result<Option<Lane<S::Item>>, PipelineError>
-    where
-        S: Signal,
-        Console: Sink<S::Item>,
-    {
-        let lane = |target: &str| LaneOptions {
-            signal: name,
-            target: target.to_owned(),
-            delay: batch.schedule_delay,
-            batch,
-        };
-        let lines = |target: &'static str, lines: &Option<Lines>, signal| {
-            let lines = lines.clone().ok_or(PipelineError::NoOutput { target })?;
-            Ok(Lane::start(lane(target), JsonLines::new(signal, lines), size))
-        };
-        Ok(Some(match options.exporter {
-            ExporterKind::None => return Ok(None),
-            ExporterKind::Console => {
-                Lane::start(lane("the terminal"), Console::new(self.console.clone()), size)
-            }
-            ExporterKind::Otlp => {
-                let target = &options.target;
-                Lane::start(lane(&target.endpoint), Otlp::new(signal, target)?, size)
-            }
-            ExporterKind::OtlpFile => lines("the file of [otel]", &self.file, signal)?,
-            ExporterKind::OtlpStdout => lines("standard output", &self.stdout, signal)?,
-        }))
+async fn finish<T: Send + 'static>(lane: Option<Lane<T>>, deadline: Instant) -> Delivery {
+    match lane {
+        Some(lane) => lane.finish(deadline).await,
+        None => Delivery::default(),
     }
 }
 
-async fn finish<T: Send + 'static>(lane: Option<Lane<T>>, deadline: Instant) -> Delivery {
+async fn finish_spans(lane: Option<SpanLane>, deadline: Instant) -> Delivery {
     match lane {
         Some(lane) => lane.finish(deadline).await,
         None => Delivery::default(),

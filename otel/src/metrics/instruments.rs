@@ -55,6 +55,14 @@ pub mod attribute {
     pub const WAITS_REASON: &str = "php.waits.reason";
     /// What became of a switch that the kernel did not tell: `made_up`, `odd`.
     pub const SWITCH_OUTCOME: &str = "php.switch.outcome";
+    /// The pool that an engine's opcache is told of with, the first that shares it.
+    pub const ENGINE: &str = "php.engine";
+    /// `used`, `free`, `wasted`.
+    pub const OPCACHE_MEMORY_STATE: &str = "php.opcache.memory_state";
+    /// Why an opcache began anew: `oom`, `hash`, `manual`.
+    pub const OPCACHE_RESTART_REASON: &str = "php.opcache.restart_reason";
+    /// What came of asking an opcache: `told`, `off`, `restricted`, `lost`.
+    pub const OPCACHE_ASK_OUTCOME: &str = "php.opcache.ask_outcome";
     /// Which of several queues (the conventions' name).
     pub const COMPONENT_NAME: &str = "otel.component.name";
     /// On the one series that holds what has no room in others (the SDKs' name).
@@ -131,6 +139,28 @@ instruments! {
         "Waits that were long enough to be told and are on no span, by reason.";
     SWITCHES_MISSED: Counter, "php.waits.switches.missed", "{switch}",
         "Switches of workers that the kernel did not tell, by what became of that.";
+    OPCACHE_MEMORY: UpDownCounter, "php.opcache.memory", "By",
+        "Memory of opcache, by state.";
+    OPCACHE_STRINGS: UpDownCounter, "php.opcache.interned_strings.memory", "By",
+        "Memory of opcache that is for interned strings, by state.";
+    OPCACHE_JIT: UpDownCounter, "php.opcache.jit.memory", "By",
+        "Memory for machine code, by state.";
+    OPCACHE_SCRIPTS: UpDownCounter, "php.opcache.scripts", "{script}",
+        "Scripts in opcache.";
+    OPCACHE_KEYS: UpDownCounter, "php.opcache.keys", "{key}",
+        "Keys in opcache.";
+    OPCACHE_KEY_LIMIT: UpDownCounter, "php.opcache.key.limit", "{key}",
+        "Keys that opcache has room for.";
+    OPCACHE_HITS: Counter, "php.opcache.hits", "{script}",
+        "Scripts that were asked for and in opcache.";
+    OPCACHE_MISSES: Counter, "php.opcache.misses", "{script}",
+        "Scripts that were asked for and not in opcache.";
+    OPCACHE_RESTARTS: Counter, "php.opcache.restarts", "{restart}",
+        "How often opcache has thrown away all it had, by reason.";
+    OPCACHE_FULL: Gauge, "php.opcache.full", "{cache}",
+        "Whether a script did not fit into opcache, which takes in no more until it restarts: 1 or 0.";
+    OPCACHE_ASKS: Counter, "php.opcache.asks", "{ask}",
+        "How often opcache was asked for these figures, by what came of it.";
     STOP_TIME: Counter, "php.observer.stop_time", "s",
         "Time for which workers were stopped to be looked into.";
     OBSERVER_CPU: Counter, "php.observer.cpu.time", "s",

@@ -12,32 +12,32 @@ use opentelemetry::{
 use super::{Facts, int, seconds};
 use crate::semconv::{Conventions, name};
 
+/// About as many as a request's span has in the end.
+const USUAL: usize = 40;
+
 /// What spans and log records of one request have in common.
 pub(crate) fn request_attributes(begin: &Begin, facts: &Facts, conventions: &Conventions) -> Vec<KeyValue> {
-    let mut attributes = Vec::with_capacity(32);
+    let mut attributes = Vec::with_capacity(USUAL);
     let mut push = |key: &'static str, value: Value| attributes.push(KeyValue::new(key, value));
-    let text = |text| begin.texts.text(text).map(Cow::into_owned);
+    let text = |text| begin.texts.text(text);
 
     let method = text(Text::Method).unwrap_or_default();
     if conventions.knows_method(&method) {
-        push(name::HTTP_REQUEST_METHOD, method.into());
+        push(name::HTTP_REQUEST_METHOD, owned(method));
     } else {
         push(name::HTTP_REQUEST_METHOD, "_OTHER".into());
-        push(name::HTTP_REQUEST_METHOD_ORIGINAL, method.into());
+        push(name::HTTP_REQUEST_METHOD_ORIGINAL, owned(method));
     }
-    push(name::URL_PATH, text(Text::Path).unwrap_or_default().into());
-    push(
-        name::URL_SCHEME,
-        text(Text::Scheme).unwrap_or_else(|| "http".to_owned()).into(),
-    );
+    push(name::URL_PATH, owned(text(Text::Path).unwrap_or_default()));
+    push(name::URL_SCHEME, text(Text::Scheme).map_or("http".into(), owned));
     if let Some(query) = text(Text::Query) {
         push(name::URL_QUERY, conventions.redact_query(&query).into());
     }
 
     let host = text(Text::Host);
     let (address, host_port) = host.as_deref().map_or((None, None), split_host);
-    if let Some(address) = address.map(str::to_owned).or_else(|| facts.server_name.clone()) {
-        push(name::SERVER_ADDRESS, address.into());
+    if let Some(address) = address.or(facts.server_name.as_deref()) {
+        push(name::SERVER_ADDRESS, address.to_owned().into());
     }
     if let Some(port) = host_port.or_else(|| text(Text::Port)?.parse().ok()) {
         push(name::SERVER_PORT, i64::from(port).into());
@@ -57,11 +57,11 @@ pub(crate) fn request_attributes(begin: &Begin, facts: &Facts, conventions: &Con
         (name::PHP_SCRIPT, Text::Script),
     ] {
         if let Some(value) = text(kind) {
-            push(key, value.into());
+            push(key, owned(value));
         }
     }
     if let Some(route) = route(begin, conventions) {
-        push(name::HTTP_ROUTE, route.into_owned().into());
+        push(name::HTTP_ROUTE, owned(route));
     }
     push(name::PROCESS_PID, i64::from(facts.pid).into());
     push(name::PHP_POOL, facts.pool.clone().into());
@@ -69,25 +69,29 @@ pub(crate) fn request_attributes(begin: &Begin, facts: &Facts, conventions: &Con
     attributes
 }
 
+fn owned(text: Cow<'_, str>) -> Value {
+    text.into_owned().into()
+}
+
 /// What only the request's own span says: who was connected, how long the request had
 /// waited, and what the worker had done before. On a log record or span of a look these
 /// names stand for what the worker waits for.
-pub(super) fn own_attributes(begin: &Begin, facts: &Facts) -> Vec<KeyValue> {
-    let text = |text| begin.texts.text(text).map(Cow::into_owned);
-    let mut attributes = Vec::with_capacity(8);
-    if let Some(peer) = text(Text::Peer).or_else(|| text(Text::Client)) {
-        attributes.push(KeyValue::new(name::NETWORK_PEER_ADDRESS, peer));
-    }
-    if let Some(port) = text(Text::PeerPort).and_then(|port| port.parse::<u16>().ok()) {
-        attributes.push(KeyValue::new(name::NETWORK_PEER_PORT, i64::from(port)));
-    }
-    if let Some(queued) = text(Text::Queued).and_then(|ns| ns.parse().ok()) {
-        attributes.push(KeyValue::new(name::PHP_QUEUE_TIME, seconds(queued)));
-    }
-    attributes.push(KeyValue::new(name::PHP_WORKER_REQUESTS, int(begin.number)));
+pub(super) fn own_attributes(begin: &Begin, facts: &Facts) -> impl Iterator<Item = KeyValue> {
+    let text = |text| begin.texts.text(text);
+    let peer = text(Text::Peer).or_else(|| text(Text::Client));
+    let port = text(Text::PeerPort).and_then(|port| port.parse::<u16>().ok());
+    let queued = text(Text::Queued).and_then(|ns| ns.parse().ok());
     let age = begin.start_mono_ns.saturating_sub(facts.born_mono_ns);
-    attributes.push(KeyValue::new(name::PHP_WORKER_AGE, seconds(age)));
-    attributes
+    let pair = |key: &'static str, value: Value| Some(KeyValue::new(key, value));
+    [
+        peer.and_then(|peer| pair(name::NETWORK_PEER_ADDRESS, owned(peer))),
+        port.and_then(|port| pair(name::NETWORK_PEER_PORT, i64::from(port).into())),
+        queued.and_then(|queued| pair(name::PHP_QUEUE_TIME, seconds(queued).into())),
+        pair(name::PHP_WORKER_REQUESTS, int(begin.number).into()),
+        pair(name::PHP_WORKER_AGE, seconds(age).into()),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What the request is called: what the application said, else by a rule of the

@@ -2,6 +2,8 @@
 //! request, one message at a time, single-threaded for life. When the supervisor's
 //! end of the control socket closes, it ends PHP and exits.
 
+mod opcache;
+
 use std::collections::HashMap;
 use std::ffi::{CString, OsString, c_int};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -158,6 +160,18 @@ fn run(control: &Channel, title: &TitleArea) -> Result<(), Stop> {
                     fds,
                 };
                 spawn(control, title, &pools, supervisor, order)?;
+            }
+            ToEngine::AskOpcache => {
+                let to = fds
+                    .pop()
+                    .ok_or_else(|| Stop::Failed("AskOpcache came without a descriptor".to_owned()))?;
+                let inherited = pools.values().flat_map(Pool::fds);
+                opcache::ask(
+                    control,
+                    title,
+                    inherited.chain(raised.as_ref().map(AsFd::as_fd)),
+                    to,
+                )?;
             }
             ToEngine::Describe(about) => {
                 let to = fds

@@ -75,6 +75,15 @@ impl Account {
         now
     }
 
+    /// Requests come by this descriptor from now on; or by none, which must be said before
+    /// the application can have one of that number.
+    pub(crate) fn set_connection(&self, descriptor: Option<i32>) {
+        match &self.source {
+            Source::Page { page, .. } if !(self.is_forked)() => page.set_connection(descriptor),
+            Source::Page { .. } | Source::Counter { .. } | Source::None => {}
+        }
+    }
+
     /// The totals when the request under way began.
     pub(crate) fn at_begin(&self) -> Option<&Times> {
         match &self.source {
@@ -86,25 +95,33 @@ impl Account {
     /// The request that began at `began_mono_ns`, and has had so much CPU time, ends.
     /// Returns the monotonic clock, and where its time until then went.
     pub(crate) fn end(&mut self, began_mono_ns: u64, cpu_ns: u64) -> (u64, Known) {
+        let told = self.so_far(began_mono_ns, cpu_ns);
+        self.abandon();
+        told
+    }
+
+    /// As [`Account::end`], of the request under way until now; it goes on. Costs a few reads
+    /// of memory, or without a page a system call if it has waited for something.
+    pub(crate) fn so_far(&self, began_mono_ns: u64, cpu_ns: u64) -> (u64, Known) {
         let mut now = clock::monotonic_ns();
-        let known = match &mut self.source {
-            Source::Page { page, began } if !(self.is_forked)() => {
+        let known = match &self.source {
+            Source::Page {
+                page,
+                began: Some(began),
+            } if !(self.is_forked)() => {
                 let mut known = Known::Nothing;
-                if let Some(began) = began.take() {
-                    for _ in 0..TRIES {
-                        if let Some(times) = page.read(now, began_mono_ns, own_cpu) {
-                            known = Known::All(times.since(&began));
-                            break;
-                        }
-                        now = clock::monotonic_ns();
+                for _ in 0..TRIES {
+                    if let Some(times) = page.read(now, began_mono_ns, own_cpu) {
+                        known = Known::All(times.since(began));
+                        break;
                     }
+                    now = clock::monotonic_ns();
                 }
-                page.set_request(0);
                 known
             }
             Source::Counter { file, began_ns } => {
                 let off_cpu_ns = now.saturating_sub(began_mono_ns).saturating_sub(cpu_ns);
-                let began_ns = began_ns.take().filter(|_| off_cpu_ns >= LEAST_OFF_CPU_NS);
+                let began_ns = began_ns.filter(|_| off_cpu_ns >= LEAST_OFF_CPU_NS);
                 let waited_ns = began_ns.and_then(|began| Some(waited_ns(file)?.saturating_sub(began)));
                 waited_ns.map_or(Known::Nothing, Known::RunQueue)
             }
@@ -113,13 +130,17 @@ impl Account {
         (now, known)
     }
 
-    /// What had begun was no request.
+    /// What had begun is over, or was no request.
     pub(crate) fn abandon(&mut self) {
-        if let Source::Page { page, began } = &mut self.source {
-            *began = None;
-            if !(self.is_forked)() {
-                page.set_request(0);
+        match &mut self.source {
+            Source::Page { page, began } => {
+                *began = None;
+                if !(self.is_forked)() {
+                    page.set_request(0);
+                }
             }
+            Source::Counter { began_ns, .. } => *began_ns = None,
+            Source::None => {}
         }
     }
 }
@@ -197,6 +218,12 @@ mod tests {
         map.write(TIMES + times::ON_CPU, began_ns - (before - 1_000) + 100);
         map.write(TIMES + times::BLOCKED, 4_000 + (since_ns - began_ns - 100));
         map.write(TIMES + times::SINCE, since_ns);
+        let (now_ns, so_far) = account.so_far(began_ns, 0);
+        let Known::All(times) = so_far else {
+            panic!("{so_far:?}")
+        };
+        assert_eq!(times.total_ns(), now_ns - began_ns);
+        assert_eq!(map.request(), 7, "it goes on");
         let (ended_ns, known) = account.end(began_ns, 0);
         let Known::All(times) = known else {
             panic!("{known:?}")

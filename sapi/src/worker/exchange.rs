@@ -209,6 +209,8 @@ impl Exchange {
             began,
             began_cpu,
             ids: self.recorder.ids(),
+            queued_ns: self.recorder.queued_ns(),
+            account: self.recorder.account(),
         })
     }
 
@@ -270,7 +272,7 @@ impl Exchange {
             self.keep_alive = false;
         }
         if !self.keep_alive {
-            self.connection.close();
+            self.close();
         }
         self.response = Response::Ended {
             mono_ns: super::clock::monotonic_ns(),
@@ -379,6 +381,15 @@ impl Exchange {
         self.kept = false;
         self.peer = visitor.peer;
         self.connection.open(visitor.socket);
+        self.recorder
+            .account()
+            .set_connection(self.connection.raw_socket());
+    }
+
+    /// Ends the connection, if there is one.
+    pub(crate) fn close(&mut self) {
+        self.connection.close();
+        self.recorder.account().set_connection(None);
     }
 
     /// Whether the connection has served a request before.
@@ -390,7 +401,7 @@ impl Exchange {
     pub(crate) fn close_after_this(&mut self) {
         self.keep_alive = false;
         if self.is_finished() {
-            self.connection.close();
+            self.close();
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Recorder {
     /// What the application calls the request.
     route: Vec<u8>,
     lines: Lines,
+    /// How long the request under way had waited before it came, where somebody says so.
+    queued_ns: Option<u64>,
 }
 
 impl Recorder {
@@ -64,6 +66,7 @@ impl Recorder {
             link: None,
             route: Vec::with_capacity(Text::Route.max_bytes()),
             lines: Lines::default(),
+            queued_ns: None,
         }
     }
 
@@ -87,6 +90,17 @@ impl Recorder {
     /// system CPU time of the worker until then; all in nanoseconds.
     pub(crate) fn started(&self) -> ((u64, u64), (u64, u64)) {
         (self.start, self.cpu)
+    }
+
+    /// How long the request under way had waited before it came, nanoseconds, where somebody
+    /// who can be believed says so.
+    pub(crate) fn queued_ns(&self) -> Option<u64> {
+        self.queued_ns
+    }
+
+    /// Tells where the time of the request under way goes.
+    pub(crate) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Publishes what begins.
@@ -139,10 +153,9 @@ impl Recorder {
         if let Some(link) = &self.link {
             begin.text(Text::Link, &link.to_header());
         }
-        if let Some(queued) = said
-            .taken(origin.is_proxied)
-            .and_then(|taken| queued_ns(taken, self.start.0))
-        {
+        let taken = said.taken(origin.is_proxied);
+        self.queued_ns = taken.and_then(|taken| queued_ns(taken, self.start.0));
+        if let Some(queued) = self.queued_ns {
             begin.text(Text::Queued, queued.to_string().as_bytes());
         }
         self.slot.publish_begin(begin.bytes(), self.account.at_begin());

@@ -52,7 +52,7 @@ pub(crate) fn serve(pool: &PoolSpec, listener: &OwnedFd, admission: &Admission) 
         };
         exchange::with(|x| x.open(visitor));
         while serve_one(pool, &settings, &mut served, most) {}
-        exchange::with(|x| x.connection.close());
+        exchange::with(Exchange::close);
     }
 }
 

@@ -3,6 +3,7 @@
 mod crash;
 mod harness;
 mod logs;
+mod opcache;
 mod pages;
 mod requests;
 mod rights;

@@ -146,7 +146,7 @@ impl<'a> Checker<'a> {
             terminate_after: global::positive(&lines.terminate_timeout),
             terminate_finished: or(&lines.terminate_finished, false),
             limit_extensions: extensions(&lines.limit_extensions),
-            trace: own.map(|own| own.trace).unwrap_or_default(),
+            trace: own.map(|own| own.trace.clone()).unwrap_or_default(),
             php: own.map(|own| own.php.clone()).unwrap_or_default(),
             ..Pool::new(raw.name.as_str(), listen, max_children)
         };

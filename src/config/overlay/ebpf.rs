@@ -28,6 +28,8 @@ pub struct Ebpf {
     pub span_threshold: Duration,
     /// Calls of PHP that are kept of the stack that waits, innermost first; 1 to 32.
     pub frames: u32,
+    /// Whether system calls in requests are counted, too, at a cost for the whole host.
+    pub system_calls: bool,
 }
 
 impl Default for Ebpf {
@@ -37,6 +39,7 @@ impl Default for Ebpf {
             wait_threshold: Duration::from_millis(1),
             span_threshold: Duration::from_millis(10),
             frames: DEFAULT_FRAMES,
+            system_calls: false,
         }
     }
 }
@@ -65,6 +68,7 @@ struct Table {
     span_threshold: Duration,
     #[serde(deserialize_with = "frames")]
     frames: u32,
+    system_calls: bool,
 }
 
 impl Default for Table {
@@ -74,12 +78,14 @@ impl Default for Table {
             wait_threshold,
             span_threshold,
             frames,
+            system_calls,
         } = Ebpf::default();
         Self {
             mode,
             wait_threshold,
             span_threshold,
             frames,
+            system_calls,
         }
     }
 }
@@ -113,6 +119,7 @@ impl<'de> Visitor<'de> for ModeOrTable {
             wait_threshold,
             span_threshold,
             frames,
+            system_calls,
         } = Table::deserialize(MapAccessDeserializer::new(map))?;
         // Nobody tells of them.
         if span_threshold < wait_threshold {
@@ -121,11 +128,17 @@ impl<'de> Visitor<'de> for ModeOrTable {
                  and shorter waits are not told"
             )));
         }
+        if system_calls && mode == EbpfMode::Off {
+            return Err(A::Error::custom(
+                "system_calls = true needs the programs, and mode = \"off\" leaves them out",
+            ));
+        }
         Ok(Ebpf {
             mode,
             wait_threshold,
             span_threshold,
             frames,
+            system_calls,
         })
     }
 }

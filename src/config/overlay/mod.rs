@@ -3,6 +3,7 @@
 //! Every section and key is optional and kept as an `Option` where the environment (`OTEL_*`) or a default
 //! elsewhere may still speak; that order is not decided here. Unknown keys are refused, with the nearest known one.
 
+mod controllers;
 mod ebpf;
 mod logs;
 mod read;

@@ -5,11 +5,14 @@
 
 use std::fmt;
 
+use glasspool_abi::control::ControllerPattern;
 use glasspool_abi::trace::origin::{Network, ProxyHeaders};
 use glasspool_abi::trace::policy::Trust;
 use glasspool_abi::trace::sampling::{Glob, METHOD_BYTES, Route, Rule, Which};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use toml::Spanned;
+
+use super::controllers;
 
 /// Most `[[trace.rule]]`.
 const MOST_RULES: usize = 64;
@@ -42,6 +45,8 @@ pub struct Trace {
     pub rules: Vec<PoolRule>,
     /// `[[trace.route]]`, likewise.
     pub routes: Vec<Route>,
+    /// Classes whose methods name requests that nobody else names; `None` if nothing is said.
+    pub controllers: Option<Vec<ControllerPattern>>,
 }
 
 /// `[[trace.rule]]`.
@@ -54,13 +59,15 @@ pub struct PoolRule {
 }
 
 /// `[pool.NAME.trace]`, over `[trace]`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 #[serde(try_from = "PoolTraceTable")]
 pub struct PoolTrace {
     /// See [`Trace::sampler`].
     pub sampler: Option<Sampler>,
     /// See [`Trace::ratio`].
     pub ratio: Option<f64>,
+    /// See [`Trace::controllers`].
+    pub controllers: Option<Vec<ControllerPattern>>,
 }
 
 /// Samplers, by the names of `OTEL_TRACES_SAMPLER`.
@@ -113,6 +120,8 @@ struct TraceTable {
     rule: Vec<RuleTable>,
     #[serde(deserialize_with = "routes")]
     route: Vec<RouteTable>,
+    #[serde(deserialize_with = "controllers::patterns")]
+    route_from_controller: Option<Vec<ControllerPattern>>,
 }
 
 /// `[pool.NAME.trace]` as written.
@@ -122,6 +131,8 @@ struct PoolTraceTable {
     sampler: Option<Sampler>,
     #[serde(deserialize_with = "some_ratio")]
     ratio: Option<f64>,
+    #[serde(deserialize_with = "controllers::patterns")]
+    route_from_controller: Option<Vec<ControllerPattern>>,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -201,6 +212,7 @@ impl TryFrom<TraceTable> for Trace {
             redact_query: table.redact_query,
             rules: rules.collect(),
             routes: routes.collect(),
+            controllers: table.route_from_controller,
         })
     }
 }
@@ -208,9 +220,13 @@ impl TryFrom<TraceTable> for Trace {
 impl TryFrom<PoolTraceTable> for PoolTrace {
     type Error = &'static str;
 
-    fn try_from(PoolTraceTable { sampler, ratio }: PoolTraceTable) -> Result<Self, Self::Error> {
-        check_ratio(sampler, ratio)?;
-        Ok(Self { sampler, ratio })
+    fn try_from(table: PoolTraceTable) -> Result<Self, Self::Error> {
+        check_ratio(table.sampler, table.ratio)?;
+        Ok(Self {
+            sampler: table.sampler,
+            ratio: table.ratio,
+            controllers: table.route_from_controller,
+        })
     }
 }
 

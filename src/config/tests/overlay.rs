@@ -56,6 +56,7 @@ mode = "required"
 wait_threshold = "2ms"
 span_threshold = "1s"
 frames = 32
+system_calls = true
 
 [pool.WWW.slow]
 after = "2s"
@@ -119,6 +120,7 @@ fn every_key_arrives() {
         wait_threshold: Duration::from_millis(2),
         span_threshold: Duration::from_secs(1),
         frames: 32,
+        system_calls: true,
     };
     assert_eq!(overlay.ebpf, ebpf);
     assert!(
@@ -288,7 +290,7 @@ fn mistakes_in_ebpf() {
         ),
         (
             "[slow]\n[ebpf]\nmod = 1",
-            "[glasspool.toml:3:1] unknown key 'mod' (did you mean 'mode'?), allowed are mode, wait_threshold, span_threshold, frames",
+            "[glasspool.toml:3:1] unknown key 'mod' (did you mean 'mode'?), allowed are mode, wait_threshold, span_threshold, frames, system_calls",
         ),
         (
             "ebpf = true",
@@ -307,6 +309,10 @@ fn mistakes_in_ebpf() {
         (
             "[slow]\n[ebpf]\nwait_threshold = \"20ms\"",
             "span_threshold (10ms) is below wait_threshold (20ms), and shorter waits are not told",
+        ),
+        (
+            "[ebpf]\nmode = \"off\"\nsystem_calls = true",
+            "system_calls = true needs the programs, and mode = \"off\" leaves them out",
         ),
     ];
     for (text, expected) in table {
@@ -415,6 +421,18 @@ fn mistakes_have_file_line_column_and_what_is_allowed() {
         (
             "[pool.www.trace]\nsampler = \"always_off\"\nratio = 0.5",
             "ratio has no effect with this sampler",
+        ),
+        (
+            "[trace]\nroute_from_controller = \"yes\"",
+            "[glasspool.toml:2:25] invalid type: string \"yes\", expected true, false, or a list of classes",
+        ),
+        (
+            "[trace]\nroute_from_controller = [\"*Controller\", \"! \"]",
+            "\"! \": a pattern of classes has 1 to 128 bytes and no blanks",
+        ),
+        (
+            "[pool.www.trace]\nroute_from_controller = [\"\"]",
+            "\"\": a pattern of classes has 1 to 128 bytes",
         ),
         (
             "[trace]\n[[trace.rule]]\npath = \"checkout\"\nratio = 1",

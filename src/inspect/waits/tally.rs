@@ -184,6 +184,7 @@ pub(super) mod tests {
                 },
             }),
             futex: None,
+            own_connection: false,
             io_wait: false,
             frames: vec![
                 frame("mysqli_query", None),

@@ -14,6 +14,7 @@ use glasspool_otel::metrics::instruments::{
 };
 use glasspool_otel::metrics::{Figure, KeyValue, Metric};
 
+use super::opcache::Opcaches;
 use super::snapshot::of_pool;
 
 /// Why workers are started, in the order of [`PoolFigures::started`].
@@ -27,6 +28,7 @@ pub(in crate::observer) struct Supervised {
     /// Reloads that succeeded and that failed: as last told, and as counted here.
     latest_reloads: [u64; 2],
     reloads: [u64; 2],
+    opcaches: Opcaches,
 }
 
 /// Everything that only grows: max_children reached, slow requests, workers started for
@@ -60,6 +62,9 @@ impl Supervised {
         let before = std::mem::replace(&mut self.latest_reloads, reloads);
         add(&mut self.reloads, &reloads, &before);
         for pool in pools {
+            if let Some(view) = &pool.opcache {
+                self.opcaches.take_in(&pool.status.pool, view, begin);
+            }
             let now = counts(&pool);
             let before = match self.latest.get(&pool.pool) {
                 Some(before) => counts(before),
@@ -125,6 +130,7 @@ impl Supervised {
             queue_time,
             reloads,
         ]);
+        self.opcaches.tell(self.serving(), metrics);
     }
 }
 

@@ -1,4 +1,5 @@
-//! One worker's waits, by the request that waited, until that has ended. Pure.
+//! One worker's waits, by the request that waited, until that has ended; and the looks at the
+//! one past its limit. Pure.
 //!
 //! The number of the request is the worker's word, so it may be anything: whatever it is,
 //! little is kept, the longest waits first, and the rest is counted.
@@ -7,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use glasspool_otel::wait_span::{MOST_SPANS, RequestWaits, WaitPlace, WaitSpan};
-use glasspool_waits::Wait;
+use glasspool_waits::{OnCpu, Wait};
 
+use super::on_cpu::Looks;
 use super::{nanoseconds, words};
 
 /// Requests whose ends have not been read: there may be many short ones between two turns.
@@ -23,6 +25,7 @@ const MOST_PLACES: usize = 64;
 pub(super) struct Collector {
     /// In the order in which they waited first.
     requests: VecDeque<Collected>,
+    looks: Option<Looks>,
     /// The last request that has ended.
     ended: u64,
 }
@@ -79,6 +82,25 @@ impl Collector {
         added
     }
 
+    /// That request is past its limit since then, monotonic nanoseconds.
+    pub(super) fn past(&mut self, number: u64, since_ns: u64) {
+        if number > self.ended && !self.is_past(number) {
+            self.looks = Some(Looks::new(number, since_ns));
+        }
+    }
+
+    /// Whether that request is known to be past its limit.
+    pub(super) fn is_past(&self, number: u64) -> bool {
+        self.looks.as_ref().is_some_and(|looks| looks.number() == number)
+    }
+
+    /// The worker was found on a CPU. Neither kept nor lost if that is of no interest.
+    pub(super) fn look(&mut self, look: &OnCpu) {
+        if let Some(looks) = &mut self.looks {
+            looks.add(look);
+        }
+    }
+
     /// Waits of that request that came.
     pub(super) fn came(&self, number: u64) -> u64 {
         let mut requests = self.requests.iter();
@@ -92,8 +114,12 @@ impl Collector {
         let mut requests = self.requests.iter_mut();
         let found = requests.find(|one| one.number == number);
         let waits = found.map(|one| std::mem::take(&mut one.waits));
+        let looks = self.looks.take_if(|looks| looks.number() == number);
         self.end(number);
-        waits.unwrap_or_default()
+        RequestWaits {
+            on_cpu: looks.map(Looks::into_found).unwrap_or_default(),
+            ..waits.unwrap_or_default()
+        }
     }
 
     /// Requests, waits and places that it keeps.
@@ -111,6 +137,7 @@ impl Collector {
     pub(super) fn end(&mut self, number: u64) {
         self.ended = self.ended.max(number);
         self.requests.retain(|one| one.number > number);
+        self.looks.take_if(|looks| looks.number() <= number);
     }
 }
 

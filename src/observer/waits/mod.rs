@@ -8,10 +8,15 @@
 //! kernel writes it before the worker goes on. So whoever finds an end reads the ring once
 //! more if something is lacking, and then has all that there is.
 //!
+//! What a request past its limit does while it does not wait is told by the CPUs' clocks,
+//! which are had to run for that only.
+//!
 //! - `programs`: the kernel's side, and what a test puts in its place;
-//! - `collect`: a worker's waits, by request; `words`: one wait as telemetry tells it.
+//! - `collect`: a worker's waits, by request; `words`: one wait as telemetry tells it;
+//! - `on_cpu`: the clocks, and what they find.
 
 mod collect;
+mod on_cpu;
 mod programs;
 #[cfg(test)]
 mod tests;
@@ -26,9 +31,10 @@ use glasspool_abi::WorkerId;
 use glasspool_abi::control::{ObserverStart, WaitPrograms};
 use glasspool_abi::times::{Known, Times};
 use glasspool_otel::wait_span::RequestWaits;
-use glasspool_waits::{Record, Wait};
+use glasspool_waits::{OnCpu, Record, Wait};
 
 use self::collect::{Added, Collector};
+use self::on_cpu::Keeper;
 pub(super) use self::programs::{Programs, Sight};
 use super::protocol::Parts;
 use crate::logs::ErrorLog;
@@ -45,6 +51,7 @@ const MOST_MISSING: u64 = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     programs: Option<Programs>,
+    clocks: Keeper,
     kept: Kept,
     /// Why there are no programs, in one word; `None` if there are or nobody wants them.
     refused: Option<String>,
@@ -60,6 +67,14 @@ struct Kept {
     early: VecDeque<Wait>,
     /// Waits that came when nobody could tell any more whose they were.
     late: u64,
+}
+
+/// A request past its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Past {
+    pub(super) number: u64,
+    /// Since when, monotonic nanoseconds.
+    pub(super) since_ns: u64,
 }
 
 /// What the programs, or we, could not tell, since the observer began.
@@ -114,6 +129,13 @@ impl Waits {
         }
     }
 
+    /// More clocks.
+    pub(super) fn add_clocks(&mut self, clocks: Vec<OwnedFd>) {
+        if self.programs.is_some() {
+            self.clocks.add(clocks);
+        }
+    }
+
     /// A copy of the ring's descriptor, which is readable when much is waiting in there.
     pub(super) fn ring(&self) -> std::io::Result<Option<OwnedFd>> {
         self.programs.as_ref().map_or(Ok(None), Programs::ring)
@@ -148,39 +170,65 @@ impl Waits {
         self.kept.collectors.remove(&worker.0);
     }
 
+    /// At `now`, a worker's request is past its limit, and has been since then; both monotonic
+    /// nanoseconds. Reads memory only.
+    pub(super) fn past(&mut self, worker: WorkerId, page: Option<u32>, past: Past, now: u64) {
+        let Some((page, programs)) = page.zip(self.programs.as_ref()) else {
+            return;
+        };
+        if let Some(collector) = self.kept.collectors.get_mut(&worker.0) {
+            collector.past(past.number, past.since_ns);
+            if programs.sight.runs(page) {
+                self.clocks.want(now);
+            }
+        }
+    }
+
+    /// Has the clocks run if a request past its limit was seen to run just now.
+    pub(super) fn keep_clocks(&mut self, now: u64, log: &ErrorLog) {
+        if let Err(e) = self.clocks.keep(now) {
+            log.warning(format_args!(
+                "spans do not tell what requests past their limit compute: the CPUs' clocks do not hear: {e}"
+            ));
+        }
+    }
+
     /// Reads what is new in the ring. Bounded; two loads if nothing is.
     pub(super) fn drain(&mut self) {
         let Waits { programs, kept, .. } = self;
         if let Some(programs) = programs {
             programs.told.drain(MOST_RECORDS, &mut |record| match record {
                 Record::Wait(wait) => kept.add(wait),
-                // Only while a clock runs, and nobody has it run.
-                Record::OnCpu(_) => {}
+                Record::OnCpu(look) => kept.look(&look),
             });
         }
     }
 
-    /// The waits of a request that has ended, and whose worker has told these times.
+    /// The waits of a request that has ended, if its worker has told its times; and what it
+    /// was found to do while it did not wait.
     pub(super) fn take(&mut self, worker: WorkerId, number: u64, times: &Known) -> RequestWaits {
-        let Known::All(times) = times else {
-            self.skip(worker, number);
-            return RequestWaits::default();
+        let written = match times {
+            Known::All(times) => Some(times.written),
+            Known::RunQueue(_) | Known::Nothing => None,
         };
-        let came = |waits: &Waits| waits.kept.collectors.get(&worker.0).map(|all| all.came(number));
-        let Some(before) = came(self) else {
-            return RequestWaits::default();
-        };
-        if before < times.written {
+        let lacks = |all: &Collector| all.came(number) < written.unwrap_or(0) || all.is_past(number);
+        if self.kept.collectors.get(&worker.0).is_some_and(lacks) {
             self.drain();
         }
-        let missing = times.written.saturating_sub(came(self).unwrap_or(0));
-        let missing = missing.min(MOST_MISSING);
+        let Some(collector) = self.kept.collectors.get_mut(&worker.0) else {
+            return RequestWaits::default();
+        };
+        let came = collector.came(number);
+        let taken = collector.take(number);
+        let Some(written) = written else {
+            return RequestWaits {
+                on_cpu: taken.on_cpu,
+                ..RequestWaits::default()
+            };
+        };
+        let missing = written.saturating_sub(came).min(MOST_MISSING);
         self.missing = self.missing.saturating_add(missing);
-        let collector = self.kept.collectors.get_mut(&worker.0);
-        RequestWaits {
-            missing,
-            ..collector.map(|all| all.take(number)).unwrap_or_default()
-        }
+        RequestWaits { missing, ..taken }
     }
 
     /// A request has ended, and nobody wants to know its waits.
@@ -226,8 +274,14 @@ impl Kept {
             self.late = self.late.saturating_add(1);
         }
     }
+
+    fn look(&mut self, look: &OnCpu) {
+        if let Some(collector) = self.collectors.get_mut(&look.worker.0) {
+            collector.look(look);
+        }
+    }
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+pub(super) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -31,6 +31,8 @@ pub(in crate::observer) trait Sight: Debug + Send + Sync {
     fn going_on(&self, process: BorrowedFd<'_>) -> Option<Wait>;
     /// The totals of that page's worker at that moment, also of one that is dead.
     fn times(&self, page: u32, at_mono_ns: u64) -> Option<Times>;
+    /// Whether that page's worker runs, or would if it had a CPU; for all it says.
+    fn runs(&self, page: u32) -> bool;
     /// What the programs have counted as lost in their life.
     fn losses(&self) -> Losses {
         Losses::default()
@@ -97,6 +99,10 @@ impl Sight for Eye {
 
     fn times(&self, page: u32, at_mono_ns: u64) -> Option<Times> {
         Eye::times(self, SlotIndex(page), at_mono_ns)
+    }
+
+    fn runs(&self, page: u32) -> bool {
+        Eye::runs(self, SlotIndex(page))
     }
 
     fn losses(&self) -> Losses {

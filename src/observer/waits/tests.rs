@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use glasspool_abi::control::Ended;
 use glasspool_abi::record::EndScalars;
@@ -17,10 +18,15 @@ pub(super) const MS: u64 = 1_000_000;
 
 /// A ring with what each turn at it gives.
 #[derive(Debug, Default, Clone)]
-struct FakeRing(Arc<Mutex<VecDeque<Vec<Wait>>>>);
+pub(super) struct FakeRing(Arc<Mutex<VecDeque<Vec<Record>>>>);
 
 impl FakeRing {
     fn fill(&self, turns: impl IntoIterator<Item = Vec<Wait>>) {
+        let records = |turn: Vec<Wait>| turn.into_iter().map(Record::Wait).collect();
+        self.put(turns.into_iter().map(records));
+    }
+
+    pub(super) fn put(&self, turns: impl IntoIterator<Item = Vec<Record>>) {
         self.0.lock().expect("nobody panics").extend(turns);
     }
 }
@@ -28,16 +34,15 @@ impl FakeRing {
 impl Told for FakeRing {
     fn drain(&mut self, _: usize, tell: &mut dyn FnMut(Record)) {
         let turn = self.0.lock().expect("nobody panics").pop_front();
-        turn.into_iter()
-            .flatten()
-            .for_each(|wait| tell(Record::Wait(wait)));
+        turn.into_iter().flatten().for_each(tell);
     }
 }
 
 #[derive(Debug, Default)]
-struct FakeSight {
+pub(super) struct FakeSight {
     going_on: Mutex<Option<Wait>>,
     times: Option<Times>,
+    pub(super) runs: Arc<AtomicBool>,
 }
 
 impl Sight for FakeSight {
@@ -48,22 +53,26 @@ impl Sight for FakeSight {
     fn times(&self, page: u32, _: u64) -> Option<Times> {
         self.times.filter(|_| page == 3)
     }
+
+    fn runs(&self, page: u32) -> bool {
+        page == 3 && self.runs.load(Ordering::Relaxed)
+    }
 }
 
-fn bench(sight: FakeSight) -> (Bench, FakeRing) {
+pub(super) fn bench(sight: FakeSight) -> (Bench, FakeRing) {
     let ring = FakeRing::default();
     let programs = Programs::of(Box::new(ring.clone()), Arc::new(sight));
     let waits = Waits::with(programs, Duration::from_millis(10));
     (Bench::with_waits(waits), ring)
 }
 
-fn watched() -> FakeWorker {
+pub(super) fn watched() -> FakeWorker {
     let mut worker = FakeWorker::new();
     worker.page = Some(3);
     worker
 }
 
-fn frame(function: &str, line: Option<u32>) -> Frame {
+pub(super) fn frame(function: &str, line: Option<u32>) -> Frame {
     Frame {
         class: None,
         function: function.to_owned(),
@@ -98,6 +107,7 @@ pub(super) fn query(worker: u64, request: u64, blocked_ms: u64) -> Wait {
             },
         }),
         futex: None,
+        own_connection: false,
         io_wait: false,
         frames: vec![
             frame("mysqli_query", None),
@@ -118,7 +128,7 @@ pub(super) fn poll() -> u32 {
         .expect("a known call")
 }
 
-fn told(written: u64) -> EndScalars {
+pub(super) fn told(written: u64) -> EndScalars {
     EndScalars {
         status: 200,
         times: Known::All(Times {

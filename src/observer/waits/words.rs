@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use glasspool_otel::slow::{Peer, SlowEvent};
+use glasspool_otel::tcp::TcpState;
 use glasspool_otel::wait_span::{WaitPlace, WaitSpan};
 use glasspool_probes::process::syscall_name;
 use glasspool_probes::{Frame, Kind as FrameKind, TargetAddr};
@@ -15,9 +16,27 @@ use crate::observer::sighting::stacktrace;
 /// States of TCP (include/net/tcp_states.h).
 const TCP_SYN_SENT: u8 = 2;
 const TCP_LISTEN: u8 = 10;
+/// From 1 on as the values of `network.connection.state` call them. The last is one that
+/// waits for the end of its handshake, of which the conventions know one kind only.
+const CONNECTION_STATES: [&str; 12] = [
+    "established",
+    "syn_sent",
+    "syn_received",
+    "fin_wait_1",
+    "fin_wait_2",
+    "time_wait",
+    "closed",
+    "close_wait",
+    "last_ack",
+    "listen",
+    "closing",
+    "syn_received",
+];
 /// Protocols of IP (RFC 5237).
 const TCP: u16 = 6;
 const UDP: u16 = 17;
+/// What is waited for instead of a peer, where that is who has sent the request.
+const OWN_CONNECTION: &str = "web server";
 /// How a sample is called that is the kernel programs'.
 const NOTED: &str = "noted";
 
@@ -37,6 +56,7 @@ pub(super) fn span(wait: &Wait, blocked_ns: u64) -> WaitSpan {
         line,
         stacktrace: stacktrace(&frames(wait), usize::MAX).into(),
         peer: peer(wait),
+        tcp: tcp(wait),
         file_name: file_name(wait).map(str::to_owned),
     }
 }
@@ -44,17 +64,24 @@ pub(super) fn span(wait: &Wait, blocked_ns: u64) -> WaitSpan {
 /// What waits are added up by: the innermost function, the line of PHP, and whom or what it
 /// waited for. No time yet.
 pub(super) fn place(wait: &Wait) -> WaitPlace {
-    let (_, line) = wait.place();
+    let (file, line) = line(&wait.frames);
     WaitPlace {
         function: wait.frames.first().map(glasspool_waits::Frame::name),
-        file: line.and_then(|frame| frame.file.clone()),
-        line: line.and_then(|frame| frame.line),
+        file: file.map(str::to_owned),
+        line,
         class: wait.cause.name(),
         with: address(wait)
             .map(ToString::to_string)
+            .or(wait.own_connection.then(|| OWN_CONNECTION.to_owned()))
             .or(file_name(wait).map(str::to_owned)),
         ..WaitPlace::default()
     }
+}
+
+/// The innermost line of PHP, and its file.
+pub(super) fn line(frames: &[glasspool_waits::Frame]) -> (Option<&str>, Option<u32>) {
+    let innermost = frames.iter().find(|frame| frame.line.is_some());
+    innermost.map_or((None, None), |frame| (frame.file.as_deref(), frame.line))
 }
 
 /// The stack as if it had been read; where its frames are in memory is not known.
@@ -103,6 +130,7 @@ pub(in crate::observer) fn complete(event: &mut SlowEvent, wait: &Wait, looked_m
     if waiting.peer.is_none() {
         waiting.peer = peer(wait);
     }
+    waiting.tcp = tcp(wait);
 }
 
 /// Puts the kernel's stack on a sample that has none. Returns its frames, if there are any.
@@ -146,7 +174,11 @@ fn describe(wait: &Wait, number: &str) -> String {
         Kind::Socket { peer, tcp, protocol } => {
             let transport = transport(peer.as_ref(), *protocol).unwrap_or("socket");
             let state = tcp.map(state).unwrap_or_default();
-            let with = address(wait).map(Address::to_string).unwrap_or_default();
+            let with = match address(wait) {
+                Some(address) => address.to_string(),
+                None if wait.own_connection => OWN_CONNECTION.to_owned(),
+                None => String::new(),
+            };
             format!("{transport} {}{state}", with.trim_start_matches("unix:"))
         }
         Kind::Pipe => "pipe".to_owned(),
@@ -185,9 +217,11 @@ fn syscall(wait: &Wait) -> Option<Cow<'static, str>> {
     })
 }
 
-/// The other end of the connection; a listening socket has none.
+/// The other end of the connection; a listening socket has none, and who asked for the
+/// request is nobody that it depends on.
 fn address(wait: &Wait) -> Option<&Address> {
     match &wait.descriptor.as_ref()?.kind {
+        Kind::Socket { .. } if wait.own_connection => None,
         Kind::Socket { tcp: Some(tcp), .. } if tcp.state == TCP_LISTEN => None,
         Kind::Socket { peer, .. } => peer.as_ref(),
         Kind::Pipe | Kind::File { .. } | Kind::Other => None,
@@ -211,6 +245,19 @@ fn peer(wait: &Wait) -> Option<Peer> {
             port: None,
             transport,
         },
+    })
+}
+
+/// The connection that it waits for, as it was when the wait began; a listening socket is none.
+fn tcp(wait: &Wait) -> Option<TcpState> {
+    let Kind::Socket { tcp: Some(tcp), .. } = &wait.descriptor.as_ref()?.kind else {
+        return None;
+    };
+    let state = CONNECTION_STATES.get(usize::from(tcp.state).checked_sub(1)?)?;
+    (tcp.state != TCP_LISTEN).then_some(TcpState {
+        state,
+        receive_queue: tcp.receive_queue,
+        send_queue: tcp.send_queue,
     })
 }
 

@@ -14,6 +14,7 @@ fn the_readers_words_stay_where_they_say_as_much() {
             so_far: None,
             syscall: Some("poll".to_owned()),
             peer: Some(Peer::default()),
+            tcp: None,
             file: Some("/a/whole/path".to_owned()),
         },
         ..SlowEvent::default()
@@ -26,9 +27,16 @@ fn the_readers_words_stay_where_they_say_as_much() {
     complete(&mut event, &wait, 3_100, Duration::from_nanos(2_000));
     // No longer than the request.
     let so_far = Some(Duration::from_nanos(2_000));
+    // That only the kernel knows.
+    let tcp = Some(TcpState {
+        state: "established",
+        receive_queue: 0,
+        send_queue: 0,
+    });
     let expected = SlowEvent {
         waiting: Waiting {
             so_far,
+            tcp,
             ..read.waiting
         },
         ..read
@@ -91,5 +99,20 @@ fn a_listening_socket_is_no_peer() {
         wait.descriptor = Some(Descriptor { number: 4, kind });
         let span = span(&wait, 1);
         assert_eq!(span.peer.and_then(|peer| peer.port), expected);
+        assert_eq!(span.tcp.map(|tcp| tcp.state), expected.map(|_| "syn_sent"));
     }
+}
+
+#[test]
+fn who_asked_for_a_request_is_nobody_that_it_depends_on() {
+    let own = Wait {
+        own_connection: true,
+        ..query(1, 1, 20)
+    };
+    let told = span(&own, 1);
+    assert_eq!((told.peer, told.class), (None, "network"));
+    assert_eq!(place(&own).with.as_deref(), Some("web server"));
+    let mut event = SlowEvent::default();
+    complete(&mut event, &own, own.began_ns, Duration::ZERO);
+    assert_eq!(event.wait.as_deref(), Some("poll on fd 4 -> tcp web server"));
 }

@@ -20,6 +20,7 @@ fn asked(pages: u32) -> LoadPrograms {
         wait_threshold: Duration::from_millis(1),
         frames: 16,
         ring_bytes: RING_BYTES,
+        system_calls: false,
     }
 }
 
@@ -73,6 +74,17 @@ fn a_page_means_something_to_observers_of_its_own_programs_only() {
     assert!(programs.upgrade().is_some(), "a worker still has a page of them");
     drop(page);
     assert!(programs.upgrade().is_none());
+}
+
+#[test]
+fn clocks_are_their_observers_and_may_be_none() {
+    assert!(running(2).clocks().is_empty() && Waits::NotWanted.clocks().is_empty());
+    let mut parts = parts(2);
+    let clock = || create_slot_memory(PAGE_BYTES).expect("a memory file");
+    parts.extend((0..9).map(|_| (ProgramPart::Clock, clock())));
+    let programs = Programs::assemble(asked(2), parts).expect("all parts");
+    let waits = Waits::Running(Rc::new(programs));
+    assert_eq!((waits.clocks().len(), waits.shared().len()), (9, 4));
 }
 
 #[test]

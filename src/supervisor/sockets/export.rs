@@ -16,7 +16,7 @@ const ENTRIES: usize = 128;
 #[derive(Debug)]
 pub struct Handover {
     /// `FPM_SOCKETS`, `FPM_SOCKETS_1` …, to be set for the next program. Any others of
-    /// those names must not be.
+    /// those names must not be. Whoever hands over more adds it here.
     pub variables: Vec<(String, OsString)>,
     listeners: Vec<Arc<Listener>>,
 }

@@ -126,14 +126,19 @@ impl Stand {
     /// Runs a script of the folder and does not wait for its answer. The path that the
     /// client names is the script's name without `.php`.
     pub(crate) fn send(&mut self, name: &str) {
-        let script = self.path(name);
         let mut stream = UnixStream::connect(self.path("socket")).expect("connects");
+        stream.write_all(&self.request(name)).expect("sends");
+        self.busy.push(stream);
+    }
+
+    /// What a client says that wants that script run, and its connection closed afterwards.
+    pub(crate) fn request(&self, name: &str) -> Vec<u8> {
+        let script = self.path(name);
         let mut request = Vec::new();
         RequestEncoder::begin(&mut request, 1, Role::Responder, false);
         RequestEncoder::params(&mut request, 1, params(&script, &uri(name)));
         RequestEncoder::stdin_end(&mut request, 1);
-        stream.write_all(&request).expect("sends");
-        self.busy.push(stream);
+        request
     }
 
     /// Runs a script of the folder; the thread returns what it says.

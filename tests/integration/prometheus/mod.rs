@@ -2,6 +2,7 @@
 //! who only pretend to.
 
 mod hostile;
+mod opcache;
 mod server;
 mod stand;
 

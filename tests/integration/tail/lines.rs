@@ -280,7 +280,7 @@ fn logs_can_be_json_with_the_ids_of_the_trace() {
 #[test]
 fn an_access_format_of_ours_has_further_codes_and_php_fpms_has_not() {
     let pool = "access.log = ROOT/access.log\n";
-    let toml = "[pool.www]\naccess_format = \"%s %{trace_id}x %{span_id}x %r\"\n";
+    let toml = "[pool.www]\naccess_format = \"%s %{trace_id}x %{span_id}x %{queue_time}x %r\"\n";
     let Some(stand) = Stand::start(&format!("{CAUGHT}\n{pool}"), toml) else {
         return;
     };
@@ -288,15 +288,20 @@ fn an_access_format_of_ours_has_further_codes_and_php_fpms_has_not() {
     assert_eq!(stand.run("ok.php", "/ok"), "ok");
     let span = stand.span("/ok");
     let line = std::fs::read_to_string(stand.path("access.log")).expect("was written before the span");
-    let expected = format!("200 {} {} /ok\n", hex(&span["traceId"]), hex(&span["spanId"]));
+    let expected = format!("200 {} {} - /ok\n", hex(&span["traceId"]), hex(&span["spanId"]));
     assert_eq!(line, expected);
-    let refused = stand.check(&format!("{pool}access.format = \"%{{trace_id}}x\""), "");
+    for ours in ["%{trace_id}x", "%{on_cpu}x"] {
+        let refused = stand.check(&format!("{pool}access.format = \"{ours}\""), "");
+        assert!(
+            refused.contains(&format!("wrong format for access.format '{ours}'")),
+            "{refused}"
+        );
+    }
+    let refused = stand.check(pool, "[logs]\naccess_format = \"%{trace}x\"\n");
     assert!(
-        refused.contains("wrong format for access.format '%{trace_id}x'"),
+        refused.contains("only 'trace_id', 'span_id', 'queue_time'"),
         "{refused}"
     );
-    let refused = stand.check(pool, "[logs]\naccess_format = \"%{trace}x\"\n");
-    assert!(refused.contains("only 'trace_id' or 'span_id'"), "{refused}");
     let refused = stand.check(pool, "[logs]\naccess_format = \"jsn\"\n");
     assert!(
         refused.contains("expected \"json\", or a format with codes"),

@@ -4,6 +4,7 @@
 mod bad_requests;
 mod collectors;
 mod lines;
+mod routes;
 mod still_running;
 
 use std::fs;

@@ -61,6 +61,7 @@ impl Wait {
                 .filter(|_| flags & types::WAIT_NO_CALL == 0),
             futex: Some(object).filter(|&word| word != 0 && descriptor.is_none()),
             descriptor,
+            own_connection: flags & types::WAIT_OWN != 0,
             io_wait: flags & types::WAIT_IOWAIT != 0,
             frames: parse_frames(frames, cut),
             cut,

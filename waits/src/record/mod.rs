@@ -76,7 +76,7 @@ impl fmt::Display for Cause {
 pub enum Record {
     /// A wait that has ended.
     Wait(Wait),
-    /// A worker that had a CPU when its clock struck ([`crate::Eye::clock`]).
+    /// A worker that had a CPU when its clock struck ([`crate::run_clocks`]).
     OnCpu(OnCpu),
 }
 
@@ -123,6 +123,8 @@ pub struct Wait {
     pub descriptor: Option<Descriptor>,
     /// The word in memory that it waits for, of a futex.
     pub futex: Option<u64>,
+    /// Whether that is the connection that its request came by, says the worker's page.
+    pub own_connection: bool,
     /// Whether the kernel counts it as a wait for a block device.
     pub io_wait: bool,
     /// PHP's calls, innermost first; at most 32. Empty where no PHP code runs.

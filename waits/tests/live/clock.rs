@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use glasspool_abi::control::ProgramPart;
-use glasspool_waits::{OnCpu, Record, Settings, SlotIndex, WorkerId};
+use glasspool_waits::{OnCpu, Record, Settings, SlotIndex, WorkerId, run_clocks};
 use rustix::thread::CapabilitySet;
 
 use crate::php::Php;
@@ -32,13 +32,18 @@ fn while_its_clock_runs_a_worker_on_a_cpu_is_seen_with_its_stack() {
     registered.unwrap();
     let mut run = |watch: &mut Watch, request: u64, clock: bool| {
         watch.page(5).set_request(request);
+        assert!(
+            !watch.clocks.is_empty(),
+            "this kernel gives no {:?}",
+            ProgramPart::Clock
+        );
         // No right is needed to have a clock run.
-        let heard = with_capabilities(CapabilitySet::empty(), || watch.eye.clock(clock));
-        assert!(heard, "this kernel gives no {:?}", ProgramPart::Clock);
+        let heard = with_capabilities(CapabilitySet::empty(), || run_clocks(&watch.clocks, clock));
+        heard.unwrap();
         let began = Instant::now();
         php.turn();
         let took = began.elapsed();
-        assert!(watch.eye.clock(false));
+        run_clocks(&watch.clocks, false).unwrap();
         let mut seen = Vec::new();
         watch.records.drain(usize::MAX, |record| {
             if let Record::OnCpu(look) = record {

@@ -13,6 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::php::{PATIENCE, Php, load as try_load};
 use crate::places::{programs_with, with_capabilities};
+use crate::watch::Watch;
 
 /// No other test asks for as many.
 const PAGES: u32 = 78;
@@ -79,6 +80,32 @@ fn the_programs_outlive_who_loaded_them_and_end_with_who_holds_them() {
         assert!(began.elapsed() < PATIENCE);
         thread::yield_now();
     }
+}
+
+#[test]
+fn a_worker_whose_page_was_begun_is_accounted_for_from_then_on() {
+    let Some(mut watch) = Watch::load(&Settings::default()) else {
+        return;
+    };
+    let mut php = Php::start("", "usleep(50000);");
+    let slot = SlotIndex(6);
+    let began = now_ns();
+    watch.page(slot.0).begin(began);
+    let build = Some(php.build());
+    let registered = watch
+        .roster
+        .register_since(php.pidfd(), WorkerId(6), slot, build, Some(began));
+    registered.unwrap();
+    // It waits to be told to go on, and nothing has been told of it yet.
+    let before = watch.eye.times(slot, now_ns()).unwrap();
+    assert!(watch.eye.runs(slot) && before.on_cpu_ns > 0);
+    php.turn();
+    let now = now_ns();
+    let times = watch.eye.times(slot, now).unwrap();
+    assert_eq!(times.total_ns(), now - began, "{times:?}");
+    assert!(times.blocked_ns[3] > 49_000_000, "{times:?}");
+    assert_eq!(watch.eye.odd(), 0);
+    assert!(!watch.eye.runs(slot), "it waits for its next turn");
 }
 
 /// All that is done with the parts, by somebody who has no right to anything.

@@ -15,6 +15,7 @@
 )]
 #![cfg(feature = "ebpf")]
 
+mod calls;
 mod clock;
 mod cost;
 mod database;

@@ -15,6 +15,8 @@ pub(crate) struct Watch {
     pub(crate) roster: Roster,
     pub(crate) records: Records,
     pub(crate) eye: Eye,
+    /// Of all CPUs, standing still.
+    pub(crate) clocks: Vec<OwnedFd>,
 }
 
 impl Watch {
@@ -38,7 +40,8 @@ impl Watch {
             pages,
             roster: Roster::new(workers, layouts, slots),
             records,
-            eye: eye.with_clocks(all(ProgramPart::Clock)),
+            eye,
+            clocks: all(ProgramPart::Clock),
             _links: all(ProgramPart::Link),
         }
     }

@@ -50,13 +50,17 @@ fn cut_list<T>(list: &mut Vec<T>, most: usize) -> u32 {
 /// Texts, also within lists; values of other types have no length.
 fn cut_value(value: &mut AnyValue, chars: usize) {
     match &mut value.value {
-        Some(Value::StringValue(text)) => {
-            if let Some((end, _)) = text.char_indices().nth(chars) {
-                text.truncate(end);
-            }
-        }
+        Some(Value::StringValue(text)) => text.truncate(cut_text(text, Some(chars)).len()),
         Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(|value| cut_value(value, chars)),
         _ => {}
+    }
+}
+
+/// The first characters of a text; all without a limit.
+pub(super) fn cut_text(text: &str, chars: Option<usize>) -> &str {
+    match chars.and_then(|chars| text.char_indices().nth(chars)) {
+        Some((end, _)) => &text[..end],
+        None => text,
     }
 }
 

@@ -2,11 +2,12 @@
 //! rejected in an answer that says success, which signals it does not take, and how long it
 //! wants to be left alone.
 //!
-//! Encoding is `opentelemetry-proto`'s, the calls are tonic's and hyper's, TLS is rustls'.
+//! Encoding is `opentelemetry-proto`'s, but for spans (`encode.rs`), the calls are tonic's and hyper's, TLS is rustls'.
 //! Ours is what to make of the answers (`answer.rs`) and when to try again (`retry.rs`).
 
 mod answer;
 mod client;
+mod encode;
 mod limits;
 mod retry;
 mod signals;
@@ -18,7 +19,8 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub(crate) use self::signals::{Logs, Metrics, Spans};
+pub(crate) use self::encode::EncodedSpan;
+pub(crate) use self::signals::{EncodedSpans, Logs, Metrics, Spans};
 pub use self::tls::TlsError;
 use self::{answer::Answer, client::Client, retry::Backoff};
 use super::lane::{Failure, Sent, Sink};
@@ -69,17 +71,29 @@ pub enum PipelineError {
 pub(crate) trait Signal: Send + Sync + 'static {
     /// What is sent.
     type Item: Send;
+
+    /// What was in the last request has been taken.
+    fn taken(&self) {}
+}
+
+/// A signal as messages, for who writes them otherwise than as protobuf.
+pub(crate) trait Messages: Signal {
     /// The request that carries it.
     type Request: Message + serde::Serialize;
+
+    /// The request for a batch.
+    fn request(&self, batch: Vec<Self::Item>) -> Self::Request;
+}
+
+/// A signal as it is sent.
+pub(crate) trait Protobuf: Signal {
     /// Path of the gRPC method.
     const GRPC_PATH: &'static str;
     /// Whether there are collectors that do without it.
     const OPTIONAL: bool;
 
     /// The request for a batch.
-    fn request(&self, batch: Vec<Self::Item>) -> Self::Request;
-    /// What was in the last request has been taken.
-    fn taken(&self) {}
+    fn encode(&self, batch: Vec<Self::Item>) -> Vec<u8>;
     /// What a collector that took a request says of it.
     fn read(&self, answer: Bytes) -> Sent;
 }
@@ -91,7 +105,7 @@ pub(crate) struct Otlp<S> {
     timeout: Duration,
 }
 
-impl<S: Signal> Otlp<S> {
+impl<S: Protobuf> Otlp<S> {
     pub(crate) fn new(signal: S, target: &OtlpTarget) -> Result<Otlp<S>, PipelineError> {
         Ok(Otlp {
             signal,
@@ -101,9 +115,9 @@ impl<S: Signal> Otlp<S> {
     }
 }
 
-impl<S: Signal> Sink<S::Item> for Otlp<S> {
+impl<S: Protobuf> Sink<S::Item> for Otlp<S> {
     async fn send(&self, batch: Vec<S::Item>) -> Result<Sent, Failure> {
-        let body = self.client.pack(self.signal.request(batch).encode_to_vec());
+        let body = self.client.pack(self.signal.encode(batch));
         match deliver(&self.client, body, self.timeout).await {
             Ok(answer) => {
                 self.signal.taken();

@@ -26,7 +26,7 @@ use opentelemetry_sdk::{
 };
 use prost::Message;
 
-use super::{Signal, answer::short, limits};
+use super::{EncodedSpan, Messages, Protobuf, Signal, answer::short, encode, limits};
 use crate::{
     export::lane::Sent,
     metrics::{Snapshot, wire},
@@ -34,7 +34,7 @@ use crate::{
     span::scope,
 };
 
-/// Spans.
+/// Spans as messages.
 pub(crate) struct Spans {
     resource: ResourceAttributesWithSchema,
     limits: Limits,
@@ -51,9 +51,10 @@ impl Spans {
 
 impl Signal for Spans {
     type Item = SpanData;
+}
+
+impl Messages for Spans {
     type Request = ExportTraceServiceRequest;
-    const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    const OPTIONAL: bool = false;
 
     fn request(&self, batch: Vec<SpanData>) -> ExportTraceServiceRequest {
         let mut resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
@@ -63,6 +64,32 @@ impl Signal for Spans {
             .flat_map(|of_scope| &mut of_scope.spans)
             .for_each(|span| limits::cut_span(span, &self.limits));
         ExportTraceServiceRequest { resource_spans }
+    }
+}
+
+/// Spans that were encoded, and cut, when they came.
+pub(crate) struct EncodedSpans {
+    resource: ResourceAttributesWithSchema,
+}
+
+impl EncodedSpans {
+    pub(crate) fn new(resource: &Resource) -> EncodedSpans {
+        EncodedSpans {
+            resource: resource.into(),
+        }
+    }
+}
+
+impl Signal for EncodedSpans {
+    type Item = EncodedSpan;
+}
+
+impl Protobuf for EncodedSpans {
+    const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    const OPTIONAL: bool = false;
+
+    fn encode(&self, batch: Vec<EncodedSpan>) -> Vec<u8> {
+        encode::request(&batch, &self.resource)
     }
 
     fn read(&self, answer: Bytes) -> Sent {
@@ -93,9 +120,10 @@ impl Logs {
 
 impl Signal for Logs {
     type Item = SdkLogRecord;
+}
+
+impl Messages for Logs {
     type Request = ExportLogsServiceRequest;
-    const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
-    const OPTIONAL: bool = true;
 
     fn request(&self, batch: Vec<SdkLogRecord>) -> ExportLogsServiceRequest {
         let batch: Vec<_> = batch.iter().map(|record| (record, &self.scope)).collect();
@@ -106,6 +134,15 @@ impl Signal for Logs {
             .flat_map(|of_scope| &mut of_scope.log_records)
             .for_each(|record| limits::cut_record(record, &self.limits));
         ExportLogsServiceRequest { resource_logs }
+    }
+}
+
+impl Protobuf for Logs {
+    const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+    const OPTIONAL: bool = true;
+
+    fn encode(&self, batch: Vec<SdkLogRecord>) -> Vec<u8> {
+        self.request(batch).encode_to_vec()
     }
 
     fn read(&self, answer: Bytes) -> Sent {
@@ -144,9 +181,15 @@ impl Metrics {
 
 impl Signal for Metrics {
     type Item = Snapshot;
+
+    fn taken(&self) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.taken = sent.under_way.take();
+    }
+}
+
+impl Messages for Metrics {
     type Request = ExportMetricsServiceRequest;
-    const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
-    const OPTIONAL: bool = true;
 
     fn request(&self, batch: Vec<Snapshot>) -> ExportMetricsServiceRequest {
         let Some(newest) = batch.into_iter().max_by_key(|snapshot| snapshot.time_unix_ns) else {
@@ -171,10 +214,14 @@ impl Signal for Metrics {
             resource_metrics: vec![of_resource],
         }
     }
+}
 
-    fn taken(&self) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.taken = sent.under_way.take();
+impl Protobuf for Metrics {
+    const GRPC_PATH: &'static str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    const OPTIONAL: bool = true;
+
+    fn encode(&self, batch: Vec<Snapshot>) -> Vec<u8> {
+        self.request(batch).encode_to_vec()
     }
 
     /// What is counted is snapshots, and one that lost points has still arrived.

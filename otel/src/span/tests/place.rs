@@ -57,8 +57,12 @@ fn a_route_is_the_applications_word_or_a_rules() {
     let begin = with_texts(&begin(), &[(Text::Route, "/user/{id}")]);
     let said = server_span(&End { begin, ..end() }, &facts(), &[], &conventions);
     assert_eq!(said.name, "GET /user/{id}");
-    let none = span(&end());
+    let mut none = span(&end());
     assert_eq!((&*none.name, attribute(&none, name::HTTP_ROUTE)), ("GET", None));
+    assert!(has_route(&said) && !has_route(&none));
+    give_route(&mut none, "Page::show".to_owned());
+    assert_eq!(none.name, "GET Page::show");
+    assert_eq!(attribute(&none, name::HTTP_ROUTE), Some("Page::show".into()));
     let begin = with_texts(&end().begin, &[(Text::Method, "BREW")]);
     let odd = server_span(&End { begin, ..end() }, &facts(), &[], &conventions);
     assert_eq!(odd.name, "HTTP /{page}");

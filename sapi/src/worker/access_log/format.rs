@@ -2,6 +2,7 @@
 //! costs no parsing. Codes, words and messages are php-fpm's.
 
 use super::time::TimeText;
+use super::times::Part;
 
 /// Longest word between braces, bytes.
 const MODIFIER_BYTES: usize = 128;
@@ -49,6 +50,8 @@ pub(super) enum Item {
     Trace,
     /// `%{span_id}x`; likewise
     Span,
+    /// `%{queue_time}x` and others; likewise
+    Part(Part),
 }
 
 /// Which CPU time counts.
@@ -123,6 +126,13 @@ impl Format {
         self.items.iter().any(|item| matches!(item, Item::Cpu(_)))
     }
 
+    /// Whether a line says where the time went.
+    pub(super) fn wants_times(&self) -> bool {
+        self.items
+            .iter()
+            .any(|item| matches!(item, Item::Part(part) if part.is_accounted()))
+    }
+
     fn literal(&mut self, text: &str) {
         if let Some(Item::Text(before)) = self.items.last_mut() {
             before.extend_from_slice(text.as_bytes());
@@ -176,11 +186,10 @@ impl Format {
             'x' => match word.as_str() {
                 "trace_id" => Item::Trace,
                 "span_id" => Item::Span,
-                _ => {
-                    return Err(format!(
-                        "only 'trace_id' or 'span_id' are allowed as a modifier for %x ('{word}')"
-                    ));
-                }
+                part => Item::Part(Part::named(part).ok_or_else(|| {
+                    let allowed = "only ids and times that are documented are allowed";
+                    format!("{allowed} as a modifier for %x ('{word}')")
+                })?),
             },
             't' => Item::Began(self.time(modifier)),
             'T' => Item::Written(self.time(modifier)),
@@ -283,6 +292,16 @@ mod tests {
         assert_eq!(items("%{A_B}e"), [Item::Param(b"A_B".to_vec())]);
         assert_eq!(items("%{A}{B}e"), [Item::Param(b"B".to_vec())]);
         assert_eq!(items("%{}m"), items("%m"));
+        assert_eq!(
+            items("%{Trace_Id}x%{span_id}x%{on_cpu}x"),
+            [Item::Trace, Item::Span, Item::Part(Part::OnCpu)]
+        );
+        let wants_times = |text: &str| Format::parse(text, FIXED).expect("a format").wants_times();
+        assert!(wants_times("%s %{waits}x"));
+        assert!(
+            !wants_times("%s %C %{trace_id}x %{queue_time}x"),
+            "known for free"
+        );
         let format = Format::parse("%{X-A}o%{%H}t%T", FIXED).expect("a format");
         assert_eq!(format.items, [Item::Header(0), Item::Began(0), Item::Written(1)]);
         assert_eq!(format.headers[0].name, b"X-A:");
@@ -311,6 +330,10 @@ mod tests {
             ("%o", "the name of the header must be set between embraces for %o"),
             ("%{x", "missing closing embrace in the access.format"),
             ("%{x}m", "embrace is not allowed for modifier %m"),
+            (
+                "%{x}x",
+                "only ids and times that are documented are allowed as a modifier for %x ('x')",
+            ),
             ("%z", "Invalid token in the access.format (%z)"),
         ] {
             assert_eq!(refusal(text), says);

@@ -5,9 +5,11 @@
 
 use std::fmt::Write;
 
+use glasspool_abi::times::Known;
 use glasspool_abi::trace::{SpanId, TraceId};
 
 use super::format::Fixed;
+use super::times::{BLOCKED, Part, Seconds};
 use super::{CpuShare, Facts, Spent};
 
 /// Longest line: PIPE_BUF.
@@ -47,6 +49,7 @@ impl Json {
             "cpu_percent",
             format_args!("{:.2}", spent.cpu_percent(CpuShare::Total)),
         );
+        object.times(facts.queued_ns, &spent.times);
         object.raw("memory_bytes", facts.memory_peak);
         object.raw("content_length", facts.content_length);
         object.text("script", facts.script.unwrap_or_default(), 500);
@@ -75,6 +78,25 @@ impl Object<'_> {
     fn raw(&mut self, key: &str, value: impl std::fmt::Display) {
         self.key(key);
         std::io::Write::write_fmt(self.0, format_args!("{value}")).expect("a vector takes everything");
+    }
+
+    /// Where the time went; what is not known is left out.
+    fn times(&mut self, queued_ns: Option<u64>, times: &Known) {
+        let mut part = |key: &str, part: Part| {
+            if let Some(ns) = part.value(queued_ns, times) {
+                self.raw(key, Seconds(ns));
+            }
+        };
+        part("queue_time_s", Part::Queue);
+        part("on_cpu_s", Part::OnCpu);
+        part("runqueue_s", Part::RunQueue);
+        part("blocked_s", Part::Blocked);
+        for (cause, name) in BLOCKED.iter().enumerate() {
+            part(&format!("{name}_s"), Part::BlockedFor(cause));
+        }
+        if let Some(waits) = Part::Waits.value(queued_ns, times) {
+            self.raw("waits", waits);
+        }
     }
 
     /// A text, left out if it is empty, and cut at so many bytes of the line.
@@ -122,11 +144,14 @@ fn time(unix_ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use glasspool_abi::times::{CAUSES, Times};
     use glasspool_fastcgi::Params;
 
+    use super::super::Account;
     use super::*;
 
-    fn rendered(params: &Params, uri: &[u8]) -> String {
+    fn rendered(params: &Params, uri: &[u8], queued_ns: Option<u64>, times: Known) -> String {
+        let account = Account::of(None, false, || false);
         let facts = Facts {
             params,
             script: Some(b"/srv/index.php"),
@@ -139,12 +164,15 @@ mod tests {
             began: (1_700_000_000_123_456_789, 0),
             began_cpu: (0, 0),
             ids: Some((TraceId([1; 16]), SpanId([2; 8]))),
+            queued_ns,
+            account: &account,
         };
         let spent = Spent {
             wall_ns: 12_345_678,
             cpu_user_ns: 0,
             cpu_system_ns: 0,
             now_unix_ns: 0,
+            times,
         };
         let fixed = Fixed {
             pool: "www",
@@ -162,11 +190,32 @@ mod tests {
         params.push(b"REQUEST_METHOD", b"GET");
         params.push(b"QUERY_STRING", b"a=\"b\\\x01\xff");
         assert_eq!(
-            rendered(&params, b"/index.php"),
+            rendered(&params, b"/index.php", None, Known::Nothing),
             "{\"time\":\"2023-11-14T22:13:20.123456Z\",\"pool\":\"www\",\"pid\":7,\"method\":\"GET\",\
              \"path\":\"/index.php\",\"query\":\"a=\\\"b\\\\\\u0001\u{fffd}\",\"status\":200,\"duration_s\":0.012346,\
              \"cpu_percent\":0.00,\"memory_bytes\":2097152,\"content_length\":5,\"script\":\"/srv/index.php\",\
              \"trace_id\":\"01010101010101010101010101010101\",\"span_id\":\"0202020202020202\"}"
+        );
+    }
+
+    #[test]
+    fn times_that_are_known_are_in_it() {
+        let times = Times {
+            on_cpu_ns: 2_000_000,
+            blocked_ns: [0, 0, 0, 5_000_000, 0, 0],
+            waits: 3,
+            ..Times::default()
+        };
+        let line = rendered(&Params::new(), b"/a", Some(7_000_000), Known::All(times));
+        let expected = "\"queue_time_s\":0.007000,\"on_cpu_s\":0.002000,\"runqueue_s\":0.000000,\
+             \"blocked_s\":0.005000,\"blocked_network_s\":0.000000,\"blocked_disk_s\":0.000000,\
+             \"blocked_lock_s\":0.000000,\"blocked_sleep_s\":0.005000,\"blocked_pipe_s\":0.000000,\
+             \"blocked_other_s\":0.000000,\"waits\":3,";
+        assert!(line.contains(expected), "{line}");
+        let line = rendered(&Params::new(), b"/a", None, Known::RunQueue(1_000));
+        assert!(
+            line.contains("\"runqueue_s\":0.000001,") && !line.contains("on_cpu"),
+            "{line}"
         );
     }
 
@@ -176,7 +225,14 @@ mod tests {
         for name in [&b"REQUEST_METHOD"[..], b"QUERY_STRING", b"REMOTE_ADDR"] {
             params.push(name, &[b'"'; 5000]);
         }
-        let line = rendered(&params, &[1; 5000]);
+        let longest = Times {
+            on_cpu_ns: u64::MAX,
+            runqueue_ns: u64::MAX,
+            blocked_ns: [u64::MAX; CAUSES],
+            waits: u64::MAX,
+            ..Times::default()
+        };
+        let line = rendered(&params, &[1; 5000], Some(u64::MAX), Known::All(longest));
         assert!(
             line.len() < LINE_BYTES && line.ends_with("\"}"),
             "{} bytes",

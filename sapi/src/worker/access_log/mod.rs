@@ -8,12 +8,14 @@
 mod format;
 mod json;
 mod time;
+mod times;
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use glasspool_abi::control;
+use glasspool_abi::times::Known;
 use glasspool_abi::trace::{SpanId, TraceId};
 use glasspool_fastcgi::Params;
 use jiff::tz::TimeZone;
@@ -23,6 +25,7 @@ use rustix::fs::FileType;
 pub(crate) use self::format::Fixed;
 use self::format::{CpuShare, Format, Item, Unit};
 use self::json::Json;
+use super::account::Account;
 use super::clock;
 
 /// Longest line with its newline, bytes: php-fpm's own, whatever `log_limit` says.
@@ -44,6 +47,7 @@ pub(crate) struct AccessLog {
     /// Lines are JSON, whatever the format says.
     json: Option<Json>,
     wants_cpu: bool,
+    wants_times: bool,
     suppress: Vec<String>,
     zone: TimeZone,
     line: Vec<u8>,
@@ -71,6 +75,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) began_cpu: (u64, u64),
     /// The trace and our span in it.
     pub(crate) ids: Option<(TraceId, SpanId)>,
+    /// How long it had waited before it came here, nanoseconds, where somebody says so.
+    pub(crate) queued_ns: Option<u64>,
+    /// Tells where its time went.
+    pub(crate) account: &'a Account,
 }
 
 /// What became of a line, where there is something to say about it.
@@ -103,6 +111,8 @@ struct Spent {
     cpu_user_ns: u64,
     cpu_system_ns: u64,
     now_unix_ns: u64,
+    /// Where `wall_ns` went, if a line says so.
+    times: Known,
 }
 
 impl AccessLog {
@@ -124,7 +134,9 @@ impl AccessLog {
         Ok(AccessLog {
             file,
             may_block: !is_file,
-            wants_cpu: json.is_some() || format.wants_cpu(),
+            // Without the kernel programs, times are asked for only of requests that left the CPU.
+            wants_cpu: json.is_some() || format.wants_cpu() || format.wants_times(),
+            wants_times: json.is_some() || format.wants_times(),
             format,
             json,
             suppress: settings.suppress.clone(),
@@ -244,6 +256,7 @@ impl AccessLog {
                     Some((_, span)) => number(line, format_args!("{span}")),
                     None => line.push(b'-'),
                 },
+                Item::Part(part) => part.write(line, facts.queued_ns, &spent.times),
             }
             if line.len() >= LINE_BYTES {
                 return true;
@@ -258,12 +271,20 @@ impl AccessLog {
         } else {
             facts.began_cpu
         };
-        let wall_ns = clock::monotonic_ns().saturating_sub(facts.began.1);
+        let cpu_user_ns = cpu.0.saturating_sub(facts.began_cpu.0);
+        let cpu_system_ns = cpu.1.saturating_sub(facts.began_cpu.1);
+        let (now_ns, times) = if self.wants_times {
+            facts.account.so_far(facts.began.1, cpu_user_ns + cpu_system_ns)
+        } else {
+            (clock::monotonic_ns(), Known::Nothing)
+        };
+        let wall_ns = now_ns.saturating_sub(facts.began.1);
         Spent {
             wall_ns,
-            cpu_user_ns: cpu.0.saturating_sub(facts.began_cpu.0),
-            cpu_system_ns: cpu.1.saturating_sub(facts.began_cpu.1),
+            cpu_user_ns,
+            cpu_system_ns,
             now_unix_ns: facts.began.0.saturating_add(wall_ns),
+            times,
         }
     }
 
