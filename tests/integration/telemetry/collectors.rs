@@ -9,7 +9,7 @@ use super::{Plan, Stand};
 
 const REQUESTS: usize = 20;
 /// Far above what a request takes, far below what waiting for a collector would.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const AT_ONCE: Duration = Duration::from_millis(2500);
 
 /// What a collector does with each export request, after it has read it or not.
 #[derive(Debug, Clone)]
@@ -92,7 +92,8 @@ fn under(does: Does) -> Option<String> {
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector(does.clone())),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "500".to_owned()),
+        // What a request would last that waits for an export.
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "3000".to_owned()),
         ("OTEL_BSP_SCHEDULE_DELAY", "20".to_owned()),
         ("OTEL_LOGS_EXPORTER", "none".to_owned()),
         ("OTEL_METRICS_EXPORTER", "none".to_owned()),

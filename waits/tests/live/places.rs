@@ -33,10 +33,27 @@ fn a_worker_in_namespaces_of_its_own_is_told_right() {
     let mut php = Php::start_in(command, "", NAP);
     assert_eq!(php.says, "1", "its own idea of its process id");
     php.watch(&mut waits, 3);
-    let turn = measure(&mut waits, &mut php, 3);
-    let slept = turn.times.blocked(Cause::Sleep);
-    assert!(slept.abs_diff(NAPPED) < Duration::from_micros(500), "{slept:?}");
-    assert_eq!(turn.waits[0].frames[0].name(), "usleep");
+    naps(&mut waits, &mut php, 3);
+}
+
+/// Has it sleep, and looks whether that is told. The timer may be late where the host has no
+/// CPU for this machine: one nap of these must be as long as it should.
+fn naps(waits: &mut Waits, php: &mut Php, worker: u64) {
+    let naps: Vec<_> = (0..5)
+        .map(|_| {
+            let turn = measure(waits, php, worker);
+            // On a busy machine it may have waited long for its turn, too.
+            let slept = turn.waits.iter().find(|wait| wait.cause == Cause::Sleep);
+            assert_eq!(slept.expect("is told").frames[0].name(), "usleep");
+            turn.times.blocked(Cause::Sleep)
+        })
+        .collect();
+    assert!(
+        naps.iter()
+            .any(|slept| slept.abs_diff(NAPPED) < Duration::from_micros(500)),
+        "{naps:?}"
+    );
+    assert!(naps.iter().all(|slept| *slept >= NAPPED), "{naps:?}");
 }
 
 /// Does something in a thread that has these capabilities only.
@@ -73,9 +90,7 @@ fn two_capabilities_are_enough_and_none_is_needed_afterwards() {
         )
         .unwrap();
         php.watch(&mut waits, 1);
-        let turn = measure(&mut waits, &mut php, 1);
-        assert!(turn.times.blocked(Cause::Sleep).abs_diff(NAPPED) < Duration::from_micros(500));
-        assert_eq!(turn.waits[0].frames[0].name(), "usleep");
+        naps(&mut waits, &mut php, 1);
     });
 }
 
