@@ -22,11 +22,15 @@
 //! All words are in host byte order and every access is atomic. Times are of
 //! `CLOCK_MONOTONIC` unless a name says `unix`.
 
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+mod cursors;
+mod reader;
+mod writer;
 
-use crate::mapping::{MapError, Words};
-use crate::record::{Begin, MAX_RECORD_BYTES};
+pub use self::cursors::{CursorTable, InFlight};
+pub use self::reader::SlotReader;
+pub use self::writer::SlotWriter;
+use crate::mapping::Words;
+use crate::record::MAX_RECORD_BYTES;
 use crate::ring::Ring;
 pub use crate::ring::{Cursor, Drained};
 use crate::times::Times;
@@ -96,108 +100,6 @@ impl Stage {
     }
 }
 
-/// The worker's side of its own slot.
-#[derive(Debug)]
-pub struct SlotWriter {
-    words: Words,
-    ring_words: usize,
-    /// Words written since the observer was last asked to look.
-    since_bell: usize,
-}
-
-impl SlotWriter {
-    /// Maps the whole slot file, `bytes` long, writable.
-    pub fn map(fd: impl AsFd, bytes: usize) -> Result<SlotWriter, MapError> {
-        let words = Words::map(fd, bytes, true)?;
-        Ok(SlotWriter {
-            words,
-            ring_words: bytes / 8 - RING,
-            since_bell: 0,
-        })
-    }
-
-    fn word(&self, index: usize) -> &AtomicU64 {
-        self.words.get(index).expect("a slot is longer than its head")
-    }
-
-    /// Publishes the stage: one store.
-    pub fn set_stage(&self, stage: Stage) {
-        self.word(STAGE).store(stage as u64, Ordering::Release);
-    }
-
-    /// Publishes when the first byte of a request came (monotonic, nanoseconds); 0 says
-    /// that none has.
-    pub fn set_started(&self, mono_ns: u64) {
-        self.word(STARTED).store(mono_ns, Ordering::Relaxed);
-    }
-
-    /// Publishes what the status page says of the request that begins.
-    pub fn set_content_length(&self, bytes: u64) {
-        self.word(CONTENT_LENGTH).store(bytes, Ordering::Relaxed);
-    }
-
-    /// Publishes what the status page says of the request that has ended.
-    pub fn set_last(&self, last: Last) {
-        self.word(LAST_CPU).store(last.cpu_ns, Ordering::Relaxed);
-        self.word(LAST_DURATION)
-            .store(last.duration_ns, Ordering::Relaxed);
-        self.word(LAST_MEMORY).store(last.memory_peak, Ordering::Relaxed);
-        // Nobody else writes this word.
-        let highest = self.word(HIGHEST_MEMORY).load(Ordering::Relaxed);
-        self.word(HIGHEST_MEMORY)
-            .store(highest.max(last.memory_peak), Ordering::Relaxed);
-    }
-
-    /// Publishes what has begun; the bytes are those of a begin record. `times` are the
-    /// worker's totals at that moment, where they are known.
-    pub fn publish_begin(&self, record: &[u8], times: Option<&Times>) {
-        let record = &record[..record.len().min(MAX_RECORD_BYTES)];
-        let sequence = self.word(BEGIN_SEQUENCE);
-        let next = sequence.load(Ordering::Relaxed).wrapping_add(1) | 1;
-        sequence.store(next, Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.word(BEGIN_LENGTH)
-            .store(record.len() as u64, Ordering::Relaxed);
-        for (index, chunk) in (BEGIN..).zip(record.chunks(8)) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.word(index)
-                .store(u64::from_ne_bytes(word), Ordering::Relaxed);
-        }
-        self.word(BEGIN_TIMES_KNOWN)
-            .store(u64::from(times.is_some()), Ordering::Relaxed);
-        let times = times.map(Times::to_words);
-        for (index, word) in (BEGIN_TIMES..).zip(times.iter().flatten()) {
-            self.word(index).store(*word, Ordering::Relaxed);
-        }
-        sequence.store(next.wrapping_add(1), Ordering::Release);
-    }
-
-    /// Publishes the end of request `number`. True once in a while, when so much has
-    /// been written that the observer should be woken before its next turn.
-    #[must_use = "the doorbell wants to be rung"]
-    pub fn publish_end(&mut self, number: u64, record: &[u8]) -> bool {
-        self.ring().push(record);
-        self.word(ENDED).store(number, Ordering::Release);
-        self.since_bell += record.len() / 8;
-        let ring = self.since_bell > self.ring_words / 4;
-        if ring {
-            self.since_bell = 0;
-        }
-        ring
-    }
-
-    /// Where the crash handler writes, which can call nothing: signal, frame, position,
-    /// one word each; the signal last. Valid as long as the slot is mapped.
-    pub fn crash_words(&self) -> [&AtomicU64; 3] {
-        [CRASH_SIGNAL, CRASH_REGISTERS, CRASH_REGISTERS + 1].map(|index| self.word(index))
-    }
-
-    fn ring(&self) -> Ring<'_> {
-        ring_of(&self.words, self.ring_words)
-    }
-}
-
 /// What a worker's crash handler says of its death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crash {
@@ -206,13 +108,6 @@ pub struct Crash {
     /// The registers in which PHP's VM keeps its frame and its position, as they were
     /// when the signal came; anything at all where the VM was not running.
     pub registers: [u64; 2],
-}
-
-/// The observer's side: read-only, and suspicious.
-#[derive(Debug)]
-pub struct SlotReader {
-    words: Words,
-    ring_words: usize,
 }
 
 /// A request that has begun and not ended.
@@ -237,220 +132,6 @@ pub struct Last {
     pub memory_peak: u64,
 }
 
-impl SlotReader {
-    /// Maps the slot file read-only. `bytes` is what the supervisor says, never what
-    /// the slot says.
-    pub fn map(fd: impl AsFd, bytes: usize) -> Result<SlotReader, MapError> {
-        let words = Words::map(fd, bytes, false)?;
-        Ok(SlotReader {
-            words,
-            ring_words: (bytes / 8).saturating_sub(RING),
-        })
-    }
-
-    fn load(&self, index: usize) -> u64 {
-        self.words.get(index).map_or(0, |w| w.load(Ordering::Relaxed))
-    }
-
-    /// The stage; `None` for a number that is no stage, also before the first.
-    pub fn stage(&self) -> Option<Stage> {
-        Stage::from_word(self.load(STAGE))
-    }
-
-    /// When the first byte of the request under way came (monotonic, nanoseconds), if
-    /// there is one. Unlike [`SlotReader::in_progress`] also before its head is complete.
-    pub fn started(&self) -> Option<u64> {
-        Some(self.load(STARTED)).filter(|mono_ns| *mono_ns != 0)
-    }
-
-    /// CONTENT_LENGTH of the current or last request.
-    pub fn content_length(&self) -> u64 {
-        self.load(CONTENT_LENGTH)
-    }
-
-    /// Requests begun so far; what a worker writes here is hostile, so it is a figure
-    /// to show and not to trust.
-    pub fn requests(&self) -> u64 {
-        self.load(BEGIN_NUMBER)
-    }
-
-    /// When the current or last request began (monotonic, nanoseconds); 0 before the
-    /// first. One load: while a begin record is being written it may be that of the
-    /// request before.
-    pub fn begin_mono_ns(&self) -> u64 {
-        self.load(BEGIN_START_MONO)
-    }
-
-    /// Highest memory peak of all requests that have ended, bytes.
-    pub fn highest_memory(&self) -> u64 {
-        self.load(HIGHEST_MEMORY)
-    }
-
-    /// Figures of the last request that has ended; zeros before the first.
-    pub fn last(&self) -> Last {
-        Last {
-            cpu_ns: self.load(LAST_CPU),
-            duration_ns: self.load(LAST_DURATION),
-            memory_peak: self.load(LAST_MEMORY),
-        }
-    }
-
-    /// The signal that the worker is dying of, if it says so. Cost: one load.
-    pub fn crash(&self) -> Option<Crash> {
-        let signal = self.words.get(CRASH_SIGNAL)?.load(Ordering::Acquire);
-        let signal = i32::try_from(signal).ok().filter(|s| (1..=64).contains(s))?;
-        Some(Crash {
-            signal,
-            registers: [CRASH_REGISTERS, CRASH_REGISTERS + 1].map(|index| self.load(index)),
-        })
-    }
-
-    /// The request that is under way, if any. Cost: five loads.
-    pub fn in_progress(&self) -> Option<InProgress> {
-        let stage = self.stage()?;
-        let before = self.words.get(BEGIN_SEQUENCE)?.load(Ordering::Acquire);
-        let (number, start_mono_ns) = (self.load(BEGIN_NUMBER), self.load(BEGIN_START_MONO));
-        let ended = self.words.get(ENDED)?.load(Ordering::Acquire);
-        fence(Ordering::Acquire);
-        let after = self.load(BEGIN_SEQUENCE);
-        let whole = before == after && before & 1 == 0 && before != 0;
-        (whole && number > ended).then_some(InProgress {
-            number,
-            start_mono_ns,
-            stage,
-        })
-    }
-
-    /// The begin record of the current or last request; `None` while it is being
-    /// written, or if it makes no sense.
-    pub fn read_begin(&self) -> Option<Begin> {
-        for _ in 0..4 {
-            let before = self.words.get(BEGIN_SEQUENCE)?.load(Ordering::Acquire);
-            let length = usize::try_from(self.load(BEGIN_LENGTH))
-                .ok()
-                .filter(|l| *l <= MAX_RECORD_BYTES)?;
-            let words = self.words.slice(BEGIN, length.div_ceil(8))?;
-            let mut bytes: Vec<u8> = words
-                .iter()
-                .flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes())
-                .collect();
-            bytes.truncate(length);
-            fence(Ordering::Acquire);
-            if before & 1 == 0 && before != 0 && before == self.load(BEGIN_SEQUENCE) {
-                return Begin::decode(&bytes);
-            }
-        }
-        None
-    }
-
-    /// The worker's totals when that request began, of the same moment as
-    /// [`SlotReader::read_begin`] if nothing has begun in between; `None` if they are not
-    /// known.
-    pub fn read_begin_times(&self) -> Option<Times> {
-        for _ in 0..4 {
-            let before = self.words.get(BEGIN_SEQUENCE)?.load(Ordering::Acquire);
-            let known = self.load(BEGIN_TIMES_KNOWN) == 1;
-            let words = std::array::from_fn(|index| self.load(BEGIN_TIMES + index));
-            fence(Ordering::Acquire);
-            if before & 1 == 0 && before == self.load(BEGIN_SEQUENCE) {
-                return known.then(|| Times::from_words(&words));
-            }
-        }
-        None
-    }
-
-    /// Hands on every end record from `cursor` on; see [`Drained`]. Bounded work.
-    pub fn drain(&self, cursor: &mut Cursor, buffer: &mut Vec<u8>, each: impl FnMut(&[u8])) -> Drained {
-        if self.ring_words == 0 {
-            return Drained {
-                garbled: true,
-                ..Drained::default()
-            };
-        }
-        ring_of(&self.words, self.ring_words).drain(cursor, buffer, each)
-    }
-}
-
-/// Where each slot's reader has come to, in pages that only observers write and that
-/// outlive them: a restarted observer goes on where the last one stopped, so that no
-/// request becomes two spans.
-#[derive(Debug)]
-pub struct CursorTable {
-    words: Words,
-    entries: usize,
-}
-
-/// Spans on their way in one observer: what its successor reports as lost if it dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InFlight {
-    /// Spans made of records that have been read.
-    pub taken: u64,
-    /// Of these, spans that were delivered, or are counted as lost already.
-    pub settled: u64,
-}
-
-impl CursorTable {
-    /// Maps a table of `entries` cursors, [`CursorTable::bytes`] long.
-    pub fn map(fd: impl AsFd, entries: usize) -> Result<CursorTable, MapError> {
-        Ok(CursorTable {
-            words: Words::map(fd, CursorTable::bytes(entries), true)?,
-            entries,
-        })
-    }
-
-    /// Length of a table's memory file: the entries, and one more for [`InFlight`].
-    pub fn bytes(entries: usize) -> usize {
-        ((entries + 1) * 16).next_multiple_of(4096)
-    }
-
-    /// What an observer said last of its spans on their way.
-    pub fn in_flight(&self) -> InFlight {
-        let [taken, settled] = [0, 1].map(|n| {
-            let word = self.words.get(self.entries * 2 + n);
-            word.map_or(0, |w| w.load(Ordering::Relaxed))
-        });
-        InFlight { taken, settled }
-    }
-
-    /// Says how many spans are on their way.
-    pub fn store_in_flight(&self, in_flight: InFlight) {
-        for (n, value) in [in_flight.taken, in_flight.settled].into_iter().enumerate() {
-            if let Some(word) = self.words.get(self.entries * 2 + n) {
-                word.store(value, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// The cursor of that entry; the start for one that does not exist.
-    pub fn load(&self, entry: usize) -> Cursor {
-        let word = |n| {
-            self.words
-                .get(entry * 2 + n)
-                .map_or(0, |w| w.load(Ordering::Relaxed))
-        };
-        if entry < self.entries {
-            Cursor {
-                position: word(0),
-                sequence: word(1),
-            }
-        } else {
-            Cursor::default()
-        }
-    }
-
-    /// Remembers a cursor; an entry that does not exist is ignored.
-    pub fn store(&self, entry: usize, cursor: Cursor) {
-        if entry >= self.entries {
-            return;
-        }
-        for (n, value) in [cursor.position, cursor.sequence].into_iter().enumerate() {
-            if let Some(word) = self.words.get(entry * 2 + n) {
-                word.store(value, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
 fn ring_of(words: &Words, ring_words: usize) -> Ring<'_> {
     let counter = |index| words.get(index).expect("a slot is longer than its head");
     Ring {
@@ -466,9 +147,9 @@ fn ring_of(words: &Words, ring_words: usize) -> Ring<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::create_slot_memory;
     use crate::record::{BeginScalars, Encoder, End, EndScalars, Text};
     use crate::trace::{SpanId, TraceId};
+    use crate::{MapError, create_slot_memory};
 
     fn scalars(number: u64) -> BeginScalars {
         BeginScalars {
