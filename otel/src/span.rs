@@ -4,9 +4,11 @@
 //! The record was written by a worker and is hostile: texts are bounded by `abi`, times
 //! are made consistent here, so that no record can make a span that ends before it starts
 //! or lies outside what OTLP can say. What a request is like is in `attributes.rs`, why it
-//! is here at all in `kept.rs`, work after the response in `post_response.rs`.
+//! is here at all in `kept.rs`, spans below it in `child.rs` and
+//! `post_response.rs`.
 
 mod attributes;
+mod child;
 mod kept;
 mod post_response;
 
@@ -25,7 +27,7 @@ use crate::{
     slow::{SlowEvent, time},
 };
 
-pub(crate) use self::attributes::request_attributes;
+pub(crate) use self::{attributes::request_attributes, child::child_span};
 pub use self::{kept::Kept, post_response::post_response_span};
 
 /// What the observer knows of a request's worker and the record does not say.
@@ -59,7 +61,7 @@ const WORTH_TELLING: Duration = Duration::from_micros(50);
 /// The span of a request that ended. `slow` are the samples that were taken of it.
 ///
 /// It ends when the response was complete; work after that is the attribute
-/// `php.request.post_response_duration`, if PHP asked for it or it is of [`WORTH_TELLING`].
+/// `php.request.post_response_duration`, if PHP asked for it or it took 50 us or more.
 pub fn server_span(end: &End, facts: &Facts, slow: &[SlowEvent], conventions: &Conventions) -> SpanData {
     let begin = &end.begin;
     let fatal = end.flags & FATAL != 0;
@@ -177,13 +179,7 @@ fn unfinished_span(begin: &Begin, facts: &Facts, slow: &[SlowEvent], conventions
     let mut links = SpanLinks::default();
     links.links.extend(attributes::link(begin));
     SpanData {
-        span_context: SpanContext::new(
-            sdk_trace_id(begin),
-            sdk_span_id(begin),
-            flags(begin),
-            false,
-            trace_state(begin),
-        ),
+        span_context: context(begin),
         parent_span_id: begin
             .parent
             .map_or(SpanId::INVALID, |parent| SpanId::from_bytes(parent.0)),
@@ -248,6 +244,17 @@ fn responded_mono_ns(end: &End) -> u64 {
     }
 }
 
+/// Of a request's own span.
+pub(crate) fn context(begin: &Begin) -> SpanContext {
+    SpanContext::new(
+        sdk_trace_id(begin),
+        sdk_span_id(begin),
+        flags(begin),
+        false,
+        trace_state(begin),
+    )
+}
+
 /// Wall clock at which a monotonic time of this request was, from the request's own pair
 /// of start times. At least the start, at most what 64 bits of nanoseconds can say.
 pub(crate) fn unix_end(begin: &Begin, mono_ns: u64) -> u64 {
@@ -270,7 +277,7 @@ pub(crate) fn sdk_span_id(begin: &Begin) -> SpanId {
     SpanId::from_bytes(begin.span_id.0)
 }
 
-pub(crate) fn trace_state(begin: &Begin) -> TraceState {
+fn trace_state(begin: &Begin) -> TraceState {
     let text = begin.texts.text(Text::TraceState);
     text.and_then(|text| TraceState::from_str(&text).ok())
         .unwrap_or_default()

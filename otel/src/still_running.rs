@@ -5,19 +5,16 @@
 //! parent: the trace can be found, and when the request's own span comes, it falls into
 //! place.
 
-use std::borrow::Cow;
-
 use glasspool_abi::record::Begin;
-use opentelemetry::trace::{SpanContext, SpanKind, Status};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use opentelemetry_sdk::trace::SpanData;
 
 use crate::semconv::{Conventions, name};
 use crate::slow::{SlowEvent, time};
-use crate::span::{Facts, flags, request_attributes, scope, sdk_span_id, sdk_trace_id, trace_state};
+use crate::span::{Facts, child_span, context, request_attributes};
 
 /// The span of a look at a request that still runs. It starts and ends at the time of the
 /// look and has the attributes of both the look and the request, as those of its parent are
-/// not known to anyone yet. Its id is drawn anew each time.
+/// not known to anyone yet.
 pub fn still_running_span(
     begin: &Begin,
     facts: &Facts,
@@ -30,42 +27,14 @@ pub fn still_running_span(
     // Not quite the same: Jaeger takes a length of zero for a negative one, and puts a warning
     // on the span (its sanitizer of durations).
     let end = time(look.time_unix_ns.saturating_add(1));
-    SpanData {
-        span_context: SpanContext::new(
-            sdk_trace_id(begin),
-            random_span_id(),
-            flags(begin),
-            false,
-            trace_state(begin),
-        ),
-        parent_span_id: sdk_span_id(begin),
-        parent_span_is_remote: false,
-        span_kind: SpanKind::Internal,
-        name: Cow::Borrowed(name::SPAN_STILL_RUNNING),
-        start_time: at,
-        end_time: end,
-        attributes,
-        dropped_attributes_count: 0,
-        events: SpanEvents::default(),
-        links: SpanLinks::default(),
-        status: Status::Unset,
-        instrumentation_scope: scope(),
-    }
-}
-
-/// Not zero, which is no id (W3C Trace Context, 3.2.2.4).
-pub(crate) fn random_span_id() -> opentelemetry::SpanId {
-    let mut bytes = [0; 8];
-    // Cut only before the kernel's pool is ready (getrandom(2)); such an id is less random.
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
-    debug_assert_eq!(got, bytes.len(), "8 bytes are never cut once the pool is ready");
-    bytes[7] |= u8::from(bytes == [0; 8]);
-    opentelemetry::SpanId::from_bytes(bytes)
+    child_span(&context(begin), name::SPAN_STILL_RUNNING, [at, end], attributes)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
+
+    use opentelemetry::trace::SpanKind;
 
     use super::*;
     use crate::slow::tests::query;
@@ -117,12 +86,5 @@ mod tests {
             assert_eq!(value(key).as_deref(), Some(expected), "{key}");
         }
         assert!(value(name::CODE_STACKTRACE).is_some_and(|stack| stack.starts_with("#0 sleep()")));
-    }
-
-    #[test]
-    fn each_has_an_id_of_its_own() {
-        let ids: std::collections::HashSet<_> = (0..100).map(|_| random_span_id()).collect();
-        assert_eq!(ids.len(), 100);
-        assert!(!ids.contains(&opentelemetry::SpanId::INVALID));
     }
 }

@@ -10,15 +10,14 @@ use std::sync::Arc;
 
 use glasspool_abi::record::Begin;
 use glasspool_abi::times::{Known, Times};
-use opentelemetry::trace::{SpanContext, SpanKind, Status};
-use opentelemetry::{Array, KeyValue, SpanId, StringValue, Value};
+use opentelemetry::trace::SpanKind;
+use opentelemetry::{Array, KeyValue, StringValue, Value};
 pub use opentelemetry_sdk::trace::SpanData;
-use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
 use crate::rollup::OnCpu;
 use crate::semconv::name;
 use crate::slow::{MAX_STACKTRACE_BYTES, Peer, cut_stacktrace, time};
-use crate::span::{Facts, scope, unix_end};
+use crate::span::{Facts, child_span, unix_end};
 use crate::tcp::TcpState;
 use crate::times::{Spent, seconds};
 
@@ -173,36 +172,15 @@ fn child(
     account: &Account<'_>,
     wait: &WaitSpan,
 ) -> SpanData {
-    let context = &parent.span_context;
     let last = time(unix_end(begin, account.end_mono_ns)).max(parent.end_time);
     let woken_ns = wait.began_mono_ns.saturating_add(wait.blocked_ns);
-    let within = |mono_ns| time(unix_end(begin, mono_ns)).min(last);
-    let is_connection = wait.peer.is_some();
-    SpanData {
-        span_context: SpanContext::new(
-            context.trace_id(),
-            random_span_id(),
-            context.trace_flags(),
-            false,
-            context.trace_state().clone(),
-        ),
-        parent_span_id: context.span_id(),
-        parent_span_is_remote: false,
-        span_kind: if is_connection {
-            SpanKind::Client
-        } else {
-            SpanKind::Internal
-        },
-        name: wait.function.clone().map_or(Cow::Borrowed("wait"), Cow::Owned),
-        start_time: within(wait.began_mono_ns),
-        end_time: within(woken_ns),
-        attributes: wait.attributes(facts),
-        dropped_attributes_count: 0,
-        events: SpanEvents::default(),
-        links: SpanLinks::default(),
-        status: Status::Unset,
-        instrumentation_scope: scope(),
+    let times = [wait.began_mono_ns, woken_ns].map(|mono_ns| time(unix_end(begin, mono_ns)).min(last));
+    let name = wait.function.clone().map_or(Cow::Borrowed("wait"), Cow::Owned);
+    let mut span = child_span(&parent.span_context, name, times, wait.attributes(facts));
+    if wait.peer.is_some() {
+        span.span_kind = SpanKind::Client;
     }
+    span
 }
 
 impl WaitSpan {
@@ -266,17 +244,6 @@ impl WaitPlace {
         }
         line + &format!(" {:.3} s in {}", seconds(self.blocked_ns), self.waits)
     }
-}
-
-/// Before the kernel's pool is ready this may give fewer bytes; such an id is less random,
-/// and never the invalid one.
-fn random_span_id() -> SpanId {
-    let mut bytes = [0; 8];
-    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
-    if got < bytes.len() || bytes == [0; 8] {
-        bytes[7] |= 1;
-    }
-    SpanId::from_bytes(bytes)
 }
 
 fn int(value: u64) -> i64 {

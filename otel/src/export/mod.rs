@@ -72,11 +72,11 @@ pub struct Terminal {
 /// Where exporters write that send nothing.
 #[derive(Debug)]
 pub struct Outputs {
-    /// For [`ExporterKind::Console`].
+    /// For [`ExporterKind::Console`](crate::options::ExporterKind::Console).
     pub terminal: Terminal,
-    /// For [`ExporterKind::OtlpFile`].
+    /// For [`ExporterKind::OtlpFile`](crate::options::ExporterKind::OtlpFile).
     pub file: Option<Lines>,
-    /// For [`ExporterKind::OtlpStdout`].
+    /// For [`ExporterKind::OtlpStdout`](crate::options::ExporterKind::OtlpStdout).
     pub stdout: Option<Lines>,
 }
 
