@@ -23,28 +23,3 @@ pub(super) fn tail(command: &TailCommand) -> Result<ExitCode, Failure> {
         inspect::run_tail(&command.tail, &|| connect(pid), console)
     }))
 }
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::OsString;
-
-    use clap::CommandFactory;
-
-    use super::super::{Arguments, understand};
-
-    #[test]
-    fn examples_in_the_help_are_accepted() {
-        let command = Arguments::command();
-        let tail = command.find_subcommand("tail").expect("is one");
-        let help = tail.get_after_help().expect("has examples").to_string();
-        let examples = help.lines().filter(|line| line.starts_with("  glasspool "));
-        let mut seen = 0;
-        for example in examples {
-            let line = example.trim_start().split("  ").next().unwrap_or(example);
-            let words = line.split_whitespace().map(OsString::from);
-            understand(words.collect()).unwrap_or_else(|e| panic!("{line}: {e}"));
-            seen += 1;
-        }
-        assert_eq!(seen, 7);
-    }
-}

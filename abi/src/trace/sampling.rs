@@ -60,6 +60,7 @@ pub fn is_within(ratio: f64, trace_id: &TraceId) -> bool {
 
 /// A pattern for paths: `*` stands for any characters, slashes too, `?` for one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Glob(String);
 
 /// Why a text is no pattern.
@@ -123,6 +124,21 @@ impl Glob {
             }
         }
         pattern[at..].iter().all(|byte| *byte == b'*')
+    }
+}
+
+impl From<Glob> for String {
+    fn from(glob: Glob) -> String {
+        glob.0
+    }
+}
+
+/// What another process sends is at least a pattern for names.
+impl TryFrom<String> for Glob {
+    type Error = NoPattern;
+
+    fn try_from(text: String) -> Result<Glob, NoPattern> {
+        Glob::of_names(&text)
     }
 }
 

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use glasspool_abi::trace::sampling::Glob;
 use jiff::tz::TimeZone;
 use regex_lite::Regex;
 use rustix::io::Errno;
@@ -21,7 +22,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use self::show::Show;
 use super::{Console, DONE, INCOMPLETE};
-use crate::tail::{Entry, Filter, Glob, Kind, MAX_ENTRY_BYTES, MOST_EARLIER, Question, Statuses};
+use crate::tail::{Entry, Filter, Kind, MAX_ENTRY_BYTES, MOST_EARLIER, Question, Statuses};
 
 /// How often an observer that has ended is asked for again: a new one is there in a moment.
 const ATTEMPTS: u32 = 50;
@@ -32,7 +33,7 @@ Examples:
   glasspool tail                            the last ten, then everything as it happens
   glasspool tail --pool www --status 5xx    failures of a pool
   glasspool tail --slow -n 100 --no-follow  the last hundred slow requests, with their stacks
-  glasspool tail --path /checkout/* --json
+  glasspool tail --path '/checkout/*' --json
   glasspool tail --trace 0af7651916cd43dd8448eb211c80319c -n 1000 --no-follow
   glasspool tail --grep out.of.memory
   glasspool tail 4711                       of the supervisor with that pid
@@ -61,7 +62,7 @@ pub struct TailArguments {
     #[arg(long)]
     slow: bool,
     /// Only requests with this path; * stands for any text, ? for one character
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", value_parser = Glob::new)]
     path: Option<Glob>,
     /// Only of the trace whose id begins so
     #[arg(long, value_name = "ID", value_parser = trace_id)]
