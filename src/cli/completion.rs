@@ -6,8 +6,15 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
+const EXAMPLES: &str = "\
+Examples:
+  glasspool completion bash > /etc/bash_completion.d/glasspool
+  glasspool completion zsh > /usr/share/zsh/site-functions/_glasspool
+  glasspool completion fish > ~/.config/fish/completions/glasspool.fish";
+
 /// For which shell.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct CompletionArguments {
     /// The shell
     shell: Shells,

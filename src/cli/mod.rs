@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::arguments::{CHECK_EXAMPLES, RUN_EXAMPLES};
 use crate::config::LogLevel;
 use crate::inspect::{self, DumpArguments, RecordArguments, TopArguments, WaitsArguments};
 use crate::logs::ErrorLog;
@@ -78,8 +79,10 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the pools of a php-fpm.conf in the foreground (the default)
+    #[command(after_help = RUN_EXAMPLES)]
     Run(FpmArguments),
     /// Check the configuration and say what would run
+    #[command(after_help = CHECK_EXAMPLES)]
     Check(FpmArguments),
     /// Have the running supervisor read its configuration anew, and say how that went
     Reload(ReloadArguments),
@@ -216,6 +219,29 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_and_takes_them() {
+        use clap::CommandFactory;
+        let program = Arguments::command();
+        let commands = program.get_subcommands().filter(|command| !command.is_hide_set());
+        for command in commands.chain([&program]) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let mut examples = help
+                .lines()
+                .filter(|line| line.starts_with("  glasspool "))
+                .peekable();
+            assert!(examples.peek().is_some(), "{} has none", command.get_name());
+            for example in examples {
+                // What it does stands behind it; what a shell does with it is left out.
+                let line = example.trim().split("  ").next().unwrap_or(example);
+                let line = line.split([';', '&', '>', '|']).next().unwrap_or(line);
+                let words = line.split_whitespace().map(|word| word.trim_matches('\'').into());
+                understand(words.collect()).unwrap_or_else(|e| panic!("{line}: {e}"));
+            }
+        }
     }
 
     #[test]

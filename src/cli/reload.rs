@@ -20,8 +20,17 @@ const MAX_LINES: usize = 10_000;
 /// and then a worker has to answer.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+const EXAMPLES: &str = "\
+Examples:
+  glasspool reload                                    of the supervisor that the pid file names
+  glasspool reload -y /etc/php/8.2/fpm/php-fpm.conf
+  glasspool reload 4711                               of the supervisor with that pid
+Nothing changes unless PHP starts with the new configuration and a worker answers.
+Exit status: 0 it is in force, 1 it is not (standard error says why), 64 wrong arguments.";
+
 /// Which supervisor.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ReloadArguments {
     #[command(flatten)]
     whom: Whom,

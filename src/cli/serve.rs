@@ -17,8 +17,18 @@ use crate::config::{Exporter, Identity, ListenAddress, LogLevel, PhpValue, Pool,
 use crate::logs::ErrorLog;
 use crate::supervisor::{self, Announcement, CompanionSpec, Launch};
 
+const EXAMPLES: &str = "\
+Examples:
+  glasspool serve .                                  this folder at http://127.0.0.1:8000
+  glasspool serve public --listen 127.0.0.1:8080 --workers 8
+  glasspool serve public --slow 100ms                explains requests from a tenth of a second on
+  glasspool serve . --php /usr/bin/php-cgi8.2        another PHP
+Scripts run, other files are sent, and index.php gets what is neither. Each request becomes a line
+at the terminal, a slow one with its PHP stack. Ctrl-C ends it.";
+
 /// What to serve, and how.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ServeArguments {
     /// The folder with the site's index.php
     #[arg(value_name = "DIR")]

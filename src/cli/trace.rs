@@ -26,8 +26,9 @@ Examples:
   glasspool trace --path /api/orders --pool shop --for 90s
   glasspool trace --list                                      what is raised, and for how long
   glasspool trace --clear                                     back to the configuration
-A rule adds to what is sampled anyway and takes nothing away. It holds for requests that begin from now on, also after a
-reload and in new workers; it ends by itself, or with the program. The newest rule for a request decides.";
+A rule adds to what is sampled anyway and takes nothing away. It holds for
+requests that begin from now on, also after a reload and in new workers; it ends by itself, or
+with the program. The newest rule for a request decides.";
 
 /// For which requests, or what else.
 #[derive(Debug, Args)]

@@ -245,23 +245,6 @@ mod tests {
     }
 
     #[test]
-    fn examples_in_the_help_are_accepted() {
-        let texts = [DUMP_EXAMPLES, RECORD_EXAMPLES, TOP_EXAMPLES, WAITS_EXAMPLES];
-        let examples = texts
-            .iter()
-            .flat_map(|text| text.lines())
-            .filter_map(|line| line.trim_start().strip_prefix("glasspool "));
-        let mut seen = 0;
-        for example in examples {
-            let command = example.split("  ").next().unwrap_or(example);
-            let command = command.split(" && ").next().unwrap_or(command);
-            parse(command).unwrap_or_else(|e| panic!("{command}: {e}"));
-            seen += 1;
-        }
-        assert_eq!(seen, 15);
-    }
-
-    #[test]
     fn what_makes_no_sense_is_refused() {
         for wrong in [
             "dump",
