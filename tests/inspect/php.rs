@@ -203,6 +203,8 @@ pub(crate) fn until(what: &str, so: impl Fn() -> bool) {
 pub(crate) fn skipped(why: &str) {
     if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
         let file = fs::OpenOptions::new().append(true).create(true).open(file);
-        writeln!(file.unwrap(), "inspect: {why}").unwrap();
+        file.unwrap()
+            .write_all(format!("inspect: {why}\n").as_bytes())
+            .unwrap();
     }
 }

@@ -1,7 +1,6 @@
 //! The program as it is called: a folder with a configuration and a link `php-fpm`.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::kill;
+use crate::harness::{kill, skipped};
 
 /// Longest wait for anything; far above what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,10 +87,7 @@ impl Site {
             .expect("starts");
         if !checked.status.success() {
             let reason = String::from_utf8_lossy(&checked.stderr).into_owned();
-            if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
-                let mut file = fs::OpenOptions::new().append(true).open(file).expect("opens");
-                writeln!(file, "command line with PHP: {}", reason.trim()).expect("writes");
-            }
+            skipped(&format!("command line with PHP: {reason}"));
         }
         checked.status.success()
     }

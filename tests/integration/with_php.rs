@@ -2,7 +2,6 @@
 //! go through, and what is left when the supervisor is killed.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -56,11 +55,8 @@ impl Site {
             .output()
             .expect("starts");
         if !checked.status.success() {
-            if let Some(file) = std::env::var_os("GLASSPOOL_SKIPS") {
-                let reason = String::from_utf8_lossy(&checked.stderr).into_owned();
-                let mut file = fs::OpenOptions::new().append(true).open(file).expect("opens");
-                writeln!(file, "supervisor with PHP: {}", reason.trim()).expect("writes");
-            }
+            let reason = String::from_utf8_lossy(&checked.stderr);
+            skipped(&format!("supervisor with PHP: {reason}"));
             return None;
         }
         let mut supervised = start_glasspool(self.folder);

@@ -23,16 +23,45 @@ const PACKAGES: &[&str] = &[
     "glasspool-sapi",
 ];
 
+/// The program without its kernel programs: what can break there is how it starts, serves,
+/// looks and tells without them.
+const WITHOUT_EBPF: &[&str] = &[
+    "--package",
+    "glasspool",
+    "--no-default-features",
+    "--no-fail-fast",
+    "--test",
+    "integration",
+    "--",
+    "known_loads::",
+    "loader::",
+    "looks::rungs",
+    "reloads::",
+    "starts::",
+    "stops::",
+    "tail::",
+    "telemetry::",
+    "tracing::",
+    "waits_",
+    "with_php::",
+];
+
+/// What a skipped test says there that needs them. It runs in the build that has them.
+const NEEDS_EBPF: &str = "built without the kernel programs";
+
 /// Runs every test and closes with one line of totals.
 pub(crate) fn test() -> Result<bool> {
     build(false)?;
+    // First, so that the program that stays is the whole one.
+    let (without, without_ran) = run_tests(&[WITHOUT_EBPF.to_vec()])?;
     let runs: Vec<_> = PACKAGES
         .iter()
         .map(|package| vec!["--package", package, "--no-fail-fast"])
         .collect();
-    let (tally, all_ran) = run_tests(&runs)?;
+    let (mut tally, all_ran) = run_tests(&runs)?;
+    tally += without;
     tally.conclude("test")?;
-    Ok(all_ran && tally.failed == 0 && tally.passed > 0)
+    Ok(all_ran && without_ran && tally.failed == 0 && tally.passed > 0)
 }
 
 /// Runs `cargo test` with each of these sets of arguments: what the tests came to, and
@@ -58,9 +87,21 @@ pub(crate) fn run_tests(runs: &[Vec<&str>]) -> Result<(Tally, bool)> {
         }
         all_ran &= child.wait()?.success();
     }
+    let mut elsewhere = 0;
     for why in std::fs::read_to_string(&skips)?.lines() {
-        writeln!(std::io::stdout(), "skipped: {why}")?;
-        tally.skipped += 1;
+        if why.contains(NEEDS_EBPF) {
+            elsewhere += 1;
+        } else {
+            writeln!(std::io::stdout(), "skipped: {why}")?;
+            tally.skipped += 1;
+        }
+    }
+    if elsewhere > 0 {
+        writeln!(
+            std::io::stdout(),
+            "{elsewhere} of these need the kernel programs, and count only in the build that has them"
+        )?;
+        tally.passed = tally.passed.saturating_sub(elsewhere);
     }
     Ok((tally, all_ran))
 }
