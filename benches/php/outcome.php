@@ -3,7 +3,8 @@
 switch ($_GET['o'] ?? '') {
     case 'not-found': http_response_code(404); break;
     case 'error': http_response_code(500); break;
-    case 'fatal': throw new RuntimeException('meant to be');
+    case 'fatal': throw new RuntimeException(own_trace());
+    case 'line': error_log(own_trace()); break;
     case 'exit': exit('left');
     case 'timeout': sleep(60); break;
     case 'killed': posix_kill(getmypid(), 9); break;
@@ -11,3 +12,9 @@ switch ($_GET['o'] ?? '') {
     case 'slow': usleep(400000); break;
 }
 echo 'end of outcome';
+
+// What the collector compares with the trace id of the log record.
+function own_trace(): string
+{
+    return 'written in trace ' . substr($_SERVER['HTTP_TRACEPARENT'] ?? '', 3, 32);
+}

@@ -5,6 +5,7 @@
 //! runs on another machine, so its work must not compete with the servers for two cores: bodies are
 //! kept as they come and decoded between the rounds, unless they exceed [`MAX_WAITING_BYTES`].
 
+mod names;
 mod sums;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,10 +21,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::HistogramDataPoint;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, SpanKind};
 use prost::Message;
@@ -32,6 +35,7 @@ use tokio::sync::oneshot;
 use crate::BenchError;
 use crate::stop::Stop;
 
+pub use names::{Names, OWN_TRACE};
 pub use sums::{CLOSE_NS, FAR_NS, Sums};
 
 /// Largest request, as the OTLP specification recommends to accept.
@@ -95,6 +99,8 @@ struct State {
     waiting: VecDeque<Bytes>,
     waiting_bytes: usize,
     received: Received,
+    /// What names requests, if that is to be judged.
+    seen: Option<names::Seen>,
 }
 
 impl Sink {
@@ -149,6 +155,18 @@ impl Sink {
         let mut state = self.state.lock();
         state.decode();
         state.received.clone()
+    }
+
+    /// From now on keeps what is needed to tell whether what names a request names the right one.
+    pub fn judge_names(&self) {
+        self.state.lock().seen.get_or_insert_default();
+    }
+
+    /// Whether it does, of everything that has come since.
+    pub fn names(&self) -> Names {
+        let mut state = self.state.lock();
+        state.decode();
+        state.seen.as_ref().map(names::Seen::names).unwrap_or_default()
     }
 
     /// Begins anew to add up times.
@@ -225,17 +243,28 @@ impl State {
         };
         self.waiting_bytes -= body.len();
         match ExportTraceServiceRequest::decode(body) {
-            Ok(request) => self.received.add(&request),
+            Ok(request) => self.received.add(&request, self.seen.as_mut()),
             Err(_) => self.received.refused += 1,
         }
         true
+    }
+
+    fn add_durations(&mut self, points: &[HistogramDataPoint]) {
+        let mut counts = BTreeMap::new();
+        for point in points {
+            *counts.entry(outcome(&point.attributes)).or_default() += point.count;
+            if let Some(seen) = &mut self.seen {
+                seen.add_exemplars(point);
+            }
+        }
+        self.received.durations = counts;
     }
 }
 
 // === impl Received ===
 
 impl Received {
-    fn add(&mut self, request: &ExportTraceServiceRequest) {
+    fn add(&mut self, request: &ExportTraceServiceRequest, mut seen: Option<&mut names::Seen>) {
         let scopes = request
             .resource_spans
             .iter()
@@ -245,6 +274,9 @@ impl Received {
                 self.spans += 1;
                 *self.by_outcome.entry(outcome(&span.attributes)).or_default() += 1;
                 self.sums.add(span);
+                if let Some(seen) = &mut seen {
+                    seen.add_span(span);
+                }
             } else {
                 self.other_spans += 1;
             }
@@ -266,8 +298,8 @@ fn outcome(attributes: &[KeyValue]) -> String {
     }
 }
 
-/// Requests by status in an export of metrics; `None` if it has none.
-fn durations(request: ExportMetricsServiceRequest) -> Option<BTreeMap<String, u64>> {
+/// `http.server.request.duration` in an export of metrics, if it is in there.
+fn durations(request: ExportMetricsServiceRequest) -> Option<Vec<HistogramDataPoint>> {
     let scopes = request
         .resource_metrics
         .into_iter()
@@ -277,11 +309,7 @@ fn durations(request: ExportMetricsServiceRequest) -> Option<BTreeMap<String, u6
     let Some(Data::Histogram(histogram)) = durations.data else {
         return None;
     };
-    let mut counts = BTreeMap::new();
-    for point in histogram.data_points {
-        *counts.entry(outcome(&point.attributes)).or_default() += point.count;
-    }
-    Some(counts)
+    Some(histogram.data_points)
 }
 
 /// `docs` of the attribute names: `otel/src/semconv.rs`.
@@ -352,11 +380,16 @@ async fn receive(request: Request<Incoming>, shared: &Shared) -> Result<(), Stat
             shared.keep(body);
             return Ok(());
         }
-        "/v1/logs" => {}
+        "/v1/logs" => {
+            if let Some(seen) = &mut shared.lock().seen {
+                let request = ExportLogsServiceRequest::decode(body).map_err(|_| StatusCode::BAD_REQUEST)?;
+                seen.add_lines(&request);
+            }
+        }
         "/v1/metrics" => {
             let request = ExportMetricsServiceRequest::decode(body).map_err(|_| StatusCode::BAD_REQUEST)?;
-            if let Some(durations) = durations(request) {
-                shared.lock().received.durations = durations;
+            if let Some(points) = durations(request) {
+                shared.lock().add_durations(&points);
             }
         }
         _ => return Err(StatusCode::NOT_FOUND),

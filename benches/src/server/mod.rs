@@ -21,7 +21,7 @@ use crate::BenchError;
 use crate::load::{self, Address, Bound, Load, Outcome, request};
 use crate::measure::proc;
 use crate::process::{Process, read_tail, read_text};
-use crate::sink::{Received, Sink};
+use crate::sink::{Names, Received, Sink};
 use crate::stop::{Stop, Waited};
 
 /// PHP starts in well under a second; a machine that builds something else meanwhile needs longer.
@@ -288,6 +288,18 @@ impl Server {
             sink.forget_sums();
         }
         Ok(())
+    }
+
+    /// Has its collector judge whether what names a request names the right one.
+    pub fn judge_names(&self) {
+        if let Some(sink) = &self.sink {
+            sink.judge_names();
+        }
+    }
+
+    /// What it has found.
+    pub fn names(&self) -> Names {
+        self.sink.as_ref().map(Sink::names).unwrap_or_default()
     }
 
     /// Decodes what has been exported so far, so that it is not done during a measurement.

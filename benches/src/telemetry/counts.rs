@@ -1,4 +1,5 @@
-//! Whether everything that counts requests counts the same: clients, spans, metrics, access log.
+//! Whether everything that counts requests counts the same: clients, spans, metrics, access log; and whether what
+//! names a request names the right one: lines of PHP's error log as log records, exemplars of the metric.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::bench::Setup;
 use crate::load::Address;
 use crate::report::Verdict;
 use crate::server::{More, Side, Tracing};
+use crate::sink::Names;
 
 /// As many clients as workers: a kept connection holds one.
 const WORKERS: u32 = 8;
@@ -29,6 +31,10 @@ pub struct CountsResult {
     pub metrics: BTreeMap<String, u64>,
     /// Lines of the access log. A worker that dies writes none.
     pub access_log: BTreeMap<String, u64>,
+    /// Requests that wrote a line into PHP's error log.
+    pub lines_sent: u64,
+    /// What became of those lines, and of exemplars.
+    pub names: Names,
     /// Early spans of slow requests.
     pub early_spans: u64,
     /// What the observer says is missing.
@@ -54,6 +60,7 @@ pub fn measure(setup: &Setup<'_>) -> Result<CountsResult, BenchError> {
         overlay: "\n[slow]\nafter = \"200ms\"\n",
     };
     let mut server = super::start(setup, Side::Candidate, WORKERS, Tracing::All, more)?;
+    server.judge_names();
     let Address::Unix(socket) = server.address().clone() else {
         unreachable!("it was started on a socket")
     };
@@ -77,6 +84,8 @@ pub fn measure(setup: &Setup<'_>) -> Result<CountsResult, BenchError> {
         spans: received.by_outcome,
         metrics: received.durations,
         access_log: statuses(&access_log)?,
+        lines_sent: mixed.lines,
+        names: server.names(),
         early_spans: received.other_spans,
         losses: Losses::told_in(&log),
         wrong: mixed.wrong,
@@ -113,6 +122,15 @@ impl CountsResult {
             && self.access_log == logged
             && Self::total(&self.spans) + self.losses.total() == sent
             && Self::total(&self.metrics) + self.losses.overwritten == sent
+            && self.names_agree()
+    }
+
+    /// An exemplar may be of a span that is lost.
+    fn names_agree(&self) -> bool {
+        let names = &self.names;
+        let lines = names.lines + names.missing_lines + self.losses.lines;
+        let exact = lines == self.lines_sent || self.losses.overwritten > 0 && lines < self.lines_sent;
+        exact && names.wrong_lines == 0 && names.wrong_exemplars <= self.losses.undelivered
     }
 
     /// The promise.
@@ -120,7 +138,7 @@ impl CountsResult {
     pub fn verdict(&self) -> Verdict {
         let sent = Self::total(&self.sent);
         Verdict {
-            promise: format!("{sent} requests: clients, spans, metrics and access log"),
+            promise: format!("{sent} requests: clients, spans, metrics, logs"),
             wanted: "agree".to_owned(),
             measured: format!(
                 "{} lost and counted, {} wrong answers",
@@ -158,6 +176,21 @@ impl fmt::Display for CountsResult {
             "\n  lost and counted: {} records overwritten, {} spans not delivered; {} early spans of slow requests",
             self.losses.overwritten, self.losses.undelivered, self.early_spans
         )?;
+        let names = &self.names;
+        writeln!(
+            f,
+            "  lines of PHP's error log: {} written, {} log records, {} told as missing, {} of another trace or twice\n  \
+             exemplars: {}, {} of them not of a span that took as long",
+            self.lines_sent,
+            names.lines,
+            names.missing_lines + self.losses.lines,
+            names.wrong_lines,
+            names.exemplars,
+            names.wrong_exemplars
+        )?;
+        if let Some(first) = &names.first_wrong {
+            writeln!(f, "  the first of these: {first}")?;
+        }
         if let Some(first) = &self.first_wrong {
             writeln!(
                 f,
@@ -202,6 +235,15 @@ mod tests {
         result.spans = counts(&[("200", 87), ("killed", 10)]);
         assert!(!result.agrees());
         result.losses.undelivered = 3;
+        assert!(result.agrees());
+        result.lines_sent = 4;
+        result.names.lines = 4;
+        assert!(result.agrees());
+        result.names.wrong_lines = 1;
+        assert!(!result.agrees());
+        result.names = Names::default();
+        assert!(!result.agrees(), "lines are missing and nobody says so");
+        result.losses.lines = 4;
         assert!(result.agrees());
         result.access_log = counts(&[("200", 89)]);
         assert!(!result.agrees());

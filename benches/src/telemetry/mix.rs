@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How requests end: the outcome's name, its share of 10,000, and the status that clients see; none if the worker
 /// dies of it.
-const MIX: [(&str, u64, Option<&str>); 9] = [
+const MIX: [(&str, u64, Option<&str>); 10] = [
     ("timeout", 2, None),
     ("killed", 5, None),
     ("slow", 5, Some("200")),
@@ -31,11 +31,14 @@ const MIX: [(&str, u64, Option<&str>); 9] = [
     ("error", 300, Some("500")),
     ("not-found", 300, Some("404")),
     ("exit", 300, Some("200")),
-    ("ok", 8738, Some("200")),
+    ("line", 300, Some("200")),
+    ("ok", 8438, Some("200")),
 ];
 const WHOLE: u64 = 10_000;
 /// Without a factor in common with the whole, so that outcomes are spread over the run.
 const STRIDE: u64 = 7_919;
+/// Those of them that write a line into PHP's error log.
+const WRITE_A_LINE: [&str; 2] = ["fatal", "line"];
 /// What requests are counted as whose worker died.
 pub(super) const KILLED: &str = "killed";
 
@@ -44,6 +47,8 @@ pub(super) const KILLED: &str = "killed";
 pub(super) struct Sent {
     /// Requests by the status that they must have.
     pub(super) by_status: BTreeMap<String, u64>,
+    /// Those that wrote a line into PHP's error log.
+    pub(super) lines: u64,
     /// Those that ended otherwise.
     pub(super) wrong: u64,
     /// The first of them in words.
@@ -89,6 +94,7 @@ pub(super) fn run(
             for (status, count) in sent.by_status {
                 *all.by_status.entry(status).or_default() += count;
             }
+            all.lines += sent.lines;
             all.wrong += sent.wrong;
             all.first_wrong = all.first_wrong.or(sent.first_wrong);
         }
@@ -142,6 +148,7 @@ impl<'a> Client<'a> {
                 .first_wrong
                 .get_or_insert_with(|| format!("{name} (number {number}): {asked:?}"));
         }
+        self.sent.lines += u64::from(WRITE_A_LINE.contains(&name));
         let status = expected.unwrap_or(KILLED).to_owned();
         *self.sent.by_status.entry(status).or_default() += 1;
     }

@@ -22,10 +22,12 @@ pub struct Losses {
     pub overwritten: u64,
     /// Spans that were dropped, or that no collector took.
     pub undelivered: u64,
+    /// Log records that were dropped, or that no collector took.
+    pub lines: u64,
 }
 
 impl Losses {
-    /// Both.
+    /// Both kinds of spans.
     #[must_use]
     pub fn total(self) -> u64 {
         self.overwritten + self.undelivered
@@ -46,6 +48,7 @@ impl Losses {
                 match what {
                     "records overwritten in the rings" => losses.overwritten += count,
                     "spans not delivered" => losses.undelivered += count,
+                    "log records not delivered" => losses.lines += count,
                     _ => {}
                 }
             }
@@ -90,8 +93,13 @@ mod tests {
                    40 spans not delivered, 2 log records not delivered\n";
         let losses = Losses::told_in(log);
         assert_eq!(
-            (losses.overwritten, losses.undelivered, losses.total()),
-            (3, 40, 43)
+            (
+                losses.overwritten,
+                losses.undelivered,
+                losses.lines,
+                losses.total()
+            ),
+            (3, 40, 2, 43)
         );
         assert_eq!(
             Losses::told_in("WARNING: telemetry was lost, lost: 5"),
