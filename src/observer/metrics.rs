@@ -43,7 +43,9 @@ const MOST_SERIES: usize = 1000;
 pub(super) struct Metrics {
     /// Whether anybody wants to know.
     enabled: bool,
+    /// When all counting began, by the clock of the day as it is now, and by the other one.
     start_unix_ns: u64,
+    start_mono_ns: u64,
     /// Wall clock of the last snapshot.
     last_unix_ns: u64,
     interval: Duration,
@@ -85,6 +87,7 @@ impl Metrics {
         Metrics {
             enabled: options.metrics.exporter != ExporterKind::None || scraped.is_some(),
             start_unix_ns: unix_ns(),
+            start_mono_ns: super::monotonic_ns(),
             last_unix_ns: 0,
             interval: options.metric_reader.interval,
             due: 0,

@@ -39,6 +39,8 @@ mod run;
 mod sampler;
 mod saturation;
 mod scoreboard;
+#[cfg(test)]
+mod set_clock_tests;
 mod sighting;
 mod slow;
 mod slowlog;

@@ -34,6 +34,8 @@ pub(super) const POOL: PoolId = PoolId(0);
 /// The slow limit. Long, because a test's request is born at this age and must not reach ten
 /// seconds more (what is told says `2x s`) on a machine that is as busy as can be.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
+/// When requests began, for all that their worker's clock says.
+const START_UNIX_NS: u64 = 1_700_000_000_000_000_000;
 /// Smallest ring there is.
 const RING: usize = 16 * 1024;
 
@@ -50,7 +52,7 @@ pub(super) fn begin_bytes(scalars: &BeginScalars) -> Encoder {
 pub(super) fn scalars(number: u64, start_mono_ns: u64, sampled: bool) -> BeginScalars {
     BeginScalars {
         number,
-        start_unix_ns: 1_700_000_000_000_000_000,
+        start_unix_ns: START_UNIX_NS,
         start_mono_ns,
         trace_id: TraceId([1; 16]),
         span_id: SpanId(number.to_be_bytes()),
@@ -125,6 +127,8 @@ pub(super) struct FakeWorker {
     pub(super) bytes: usize,
     /// Where the kernel programs account for it.
     pub(super) page: Option<u32>,
+    /// What its clock says when a request begins, nanoseconds since the Unix epoch.
+    pub(super) unix_ns: u64,
     number: u64,
     begun: Encoder,
 }
@@ -139,6 +143,7 @@ impl FakeWorker {
             writer,
             bytes,
             page: None,
+            unix_ns: START_UNIX_NS,
             number: 0,
             begun: Encoder::default(),
         }
@@ -153,7 +158,10 @@ impl FakeWorker {
     pub(super) fn begin_at(&mut self, sampled: bool, age: Duration, times: Option<&Times>) {
         self.number += 1;
         let age = u64::try_from(age.as_nanos()).expect("a test's age is short");
-        self.begun = begin_bytes(&scalars(self.number, monotonic_ns().saturating_sub(age), sampled));
+        self.begun = begin_bytes(&BeginScalars {
+            start_unix_ns: self.unix_ns,
+            ..scalars(self.number, monotonic_ns().saturating_sub(age), sampled)
+        });
         self.writer.publish_begin(self.begun.bytes(), times);
         self.writer.set_stage(Stage::Executing);
     }

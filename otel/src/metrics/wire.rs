@@ -30,7 +30,10 @@ pub(crate) fn metrics(
         let differs = metric.instrument.is_difference(temporality);
         let before = before.filter(|_| differs);
         let times = Times {
-            start: before.map_or(now.start_unix_ns, |before| before.time_unix_ns),
+            // The clock may have been set back since the last one.
+            start: before.map_or(now.start_unix_ns, |before| {
+                before.time_unix_ns.min(now.time_unix_ns.saturating_sub(1))
+            }),
             now: now.time_unix_ns,
         };
         let before = before.and_then(|before| {

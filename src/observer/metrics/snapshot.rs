@@ -17,6 +17,7 @@ use super::series::{Failure, signal_name};
 use super::{Metrics, own, unix_ns};
 use crate::observer::counters::Counters;
 use crate::observer::ladder::LadderView;
+use crate::observer::monotonic_ns;
 use crate::observer::scoreboard::Scoreboard;
 use crate::observer::waits::Waits;
 
@@ -28,6 +29,9 @@ pub(super) const RIGHTS: [(&str, &str); 5] = [
     ("files", "mapped files"),
     ("hold", "holding it while it runs"),
 ];
+
+/// A clock that goes back by more was set; by less, it was slewed (adjtime(3)).
+const CLOCK_WAS_SET_NS: u64 = 1_000_000_000;
 
 /// What is counted elsewhere.
 #[derive(Debug)]
@@ -48,8 +52,7 @@ impl Metrics {
         waits: &Waits,
         around: &Surroundings<'_>,
     ) -> Snapshot {
-        // A clock that was set back must not make two snapshots of one time.
-        self.last_unix_ns = unix_ns().max(self.last_unix_ns.saturating_add(1));
+        self.read_clocks(unix_ns(), monotonic_ns());
         let mut metrics = Vec::new();
         self.requests(board, &mut metrics);
         self.pools(&mut metrics);
@@ -64,10 +67,21 @@ impl Metrics {
         observer(around.waiting, &mut metrics);
         deliveries(&around.delivery, &mut metrics);
         Snapshot {
-            start_unix_ns: self.start_unix_ns.min(self.last_unix_ns),
+            start_unix_ns: self.start_unix_ns,
             time_unix_ns: self.last_unix_ns,
             metrics,
         }
+    }
+
+    /// The time of the snapshot that is made: later than the last one's, unless the clock of the day was set
+    /// back since. Then the start moves with it: nothing is counted from a time that has not come yet.
+    pub(super) fn read_clocks(&mut self, unix_ns: u64, mono_ns: u64) {
+        if unix_ns.saturating_add(CLOCK_WAS_SET_NS) < self.last_unix_ns {
+            let counted_ns = mono_ns.saturating_sub(self.start_mono_ns);
+            self.start_unix_ns = self.start_unix_ns.min(unix_ns.saturating_sub(counted_ns));
+            self.last_unix_ns = 0;
+        }
+        self.last_unix_ns = unix_ns.max(self.last_unix_ns.saturating_add(1));
     }
 
     /// What is under way, and who works at it.

@@ -298,6 +298,26 @@ fn snapshots_are_due_once_an_interval_and_at_the_end() {
     assert!(metrics.is_due(u64::MAX));
 }
 
+#[test]
+fn a_clock_that_is_set_takes_the_start_along() {
+    const S: u64 = 1_000_000_000;
+    let mut metrics = metrics();
+    (metrics.start_unix_ns, metrics.start_mono_ns) = (10_000 * S, 50 * S);
+    let mut at = |unix_s: u64, mono_s: u64| {
+        metrics.read_clocks(unix_s * S, mono_s * S);
+        (metrics.start_unix_ns, metrics.last_unix_ns)
+    };
+    assert_eq!(at(10_060, 110), (10_000 * S, 10_060 * S));
+    // Slewed by less than a second: time stands nearly still.
+    assert_eq!(at(10_060, 110), (10_000 * S, 10_060 * S + 1));
+    // Set forward, or the machine was suspended: what is counted began when it began.
+    assert_eq!(at(17_320, 170), (10_000 * S, 17_320 * S));
+    // Back to where it was, and then to before the start.
+    assert_eq!(at(10_180, 230), (10_000 * S, 10_180 * S));
+    assert_eq!(at(6_640, 290), (6_400 * S, 6_640 * S));
+    assert_eq!(at(6_700, 350), (6_400 * S, 6_700 * S));
+}
+
 /// `cargo test --release -p glasspool metrics_cost -- --ignored --nocapture`
 #[test]
 #[ignore = "prints a measurement"]

@@ -19,7 +19,7 @@ mod collect;
 mod on_cpu;
 mod programs;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 pub(super) mod words;
 
 use std::collections::{HashMap, VecDeque};

@@ -18,7 +18,7 @@ pub(super) const MS: u64 = 1_000_000;
 
 /// A ring with what each turn at it gives.
 #[derive(Debug, Default, Clone)]
-pub(super) struct FakeRing(Arc<Mutex<VecDeque<Vec<Record>>>>);
+pub(in crate::observer) struct FakeRing(Arc<Mutex<VecDeque<Vec<Record>>>>);
 
 impl FakeRing {
     fn fill(&self, turns: impl IntoIterator<Item = Vec<Wait>>) {
@@ -26,7 +26,7 @@ impl FakeRing {
         self.put(turns.into_iter().map(records));
     }
 
-    pub(super) fn put(&self, turns: impl IntoIterator<Item = Vec<Record>>) {
+    pub(in crate::observer) fn put(&self, turns: impl IntoIterator<Item = Vec<Record>>) {
         self.0.lock().expect("nobody panics").extend(turns);
     }
 }
@@ -39,7 +39,7 @@ impl Told for FakeRing {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct FakeSight {
+pub(in crate::observer) struct FakeSight {
     going_on: Mutex<Option<Wait>>,
     times: Option<Times>,
     pub(super) runs: Arc<AtomicBool>,
@@ -61,12 +61,16 @@ impl Sight for FakeSight {
 
 pub(super) fn bench(sight: FakeSight) -> (Bench, FakeRing) {
     let ring = FakeRing::default();
-    let programs = Programs::of(Box::new(ring.clone()), Arc::new(sight));
-    let waits = Waits::with(programs, Duration::from_millis(10));
-    (Bench::with_waits(waits), ring)
+    (Bench::with_waits(waits(sight, &ring)), ring)
 }
 
-pub(super) fn watched() -> FakeWorker {
+/// What is told by that ring.
+pub(in crate::observer) fn waits(sight: FakeSight, ring: &FakeRing) -> Waits {
+    let programs = Programs::of(Box::new(ring.clone()), Arc::new(sight));
+    Waits::with(programs, Duration::from_millis(10))
+}
+
+pub(in crate::observer) fn watched() -> FakeWorker {
     let mut worker = FakeWorker::new();
     worker.page = Some(3);
     worker
@@ -84,7 +88,7 @@ pub(super) fn frame(function: &str, line: Option<u32>) -> Frame {
 }
 
 /// A query of that request of that worker.
-pub(super) fn query(worker: u64, request: u64, blocked_ms: u64) -> Wait {
+pub(in crate::observer) fn query(worker: u64, request: u64, blocked_ms: u64) -> Wait {
     Wait {
         worker: glasspool_waits::WorkerId(worker),
         slot: SlotIndex(3),
@@ -128,7 +132,7 @@ pub(super) fn poll() -> u32 {
         .expect("a known call")
 }
 
-pub(super) fn told(written: u64) -> EndScalars {
+pub(in crate::observer) fn told(written: u64) -> EndScalars {
     EndScalars {
         status: 200,
         times: Known::All(Times {

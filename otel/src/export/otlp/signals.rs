@@ -192,7 +192,7 @@ impl Messages for Metrics {
     type Request = ExportMetricsServiceRequest;
 
     fn request(&self, batch: Vec<Snapshot>) -> ExportMetricsServiceRequest {
-        let Some(newest) = batch.into_iter().max_by_key(|snapshot| snapshot.time_unix_ns) else {
+        let Some(newest) = batch.into_iter().next_back() else {
             return ExportMetricsServiceRequest::default();
         };
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
