@@ -8,12 +8,24 @@ use glasspool_waits::record::Kind;
 use glasspool_waits::{Cause, Frame, Record, Wait};
 use libfuzzer_sys::fuzz_target;
 
+/// Of `struct gp_wait` (waits/bpf/types.h): its length without frames, where its flags and its
+/// kind are, and what they say.
+const HEAD: usize = 216;
+const FLAGS_AT: usize = 79;
+const CUT: u8 = 1;
+const FAULT: u8 = 2;
+const IOWAIT: u8 = 4;
+const NO_CALL: u8 = 16;
+const OWN: u8 = 32;
+const KIND_AT: usize = 208;
+const ON_CPU: u32 = 1;
+
 /// A name of 120 bytes, each of which may become a replacement character; and what marks it
 /// as cut.
 const LONGEST: usize = 120 * 3 + 3;
 
 fn check(frames: &[Frame], bytes: usize) {
-    assert!(frames.len() <= 32 && frames.len() * 256 <= bytes);
+    assert!(frames.len() <= 32 && HEAD + frames.len() * 256 <= bytes);
     for frame in frames {
         let texts = [Some(&frame.function), frame.class.as_ref(), frame.file.as_ref()];
         for text in texts.into_iter().flatten() {
@@ -29,10 +41,20 @@ fuzz_target!(|data: &[u8]| {
         assert!(Wait::parse(data).is_none());
         return;
     };
+    let has = |flag: u8| data[FLAGS_AT] & flag != 0;
+    let kind = data[KIND_AT..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let kind = kind.expect("a record is as long as its head");
     match record {
-        Record::OnCpu(look) => check(&look.frames, data.len()),
+        Record::OnCpu(look) => {
+            check(&look.frames, data.len());
+            assert!(kind == ON_CPU && (look.cut, look.fault) == (has(CUT), has(FAULT)));
+        }
         Record::Wait(wait) => {
             check(&wait.frames, data.len());
+            assert!(kind != ON_CPU && (wait.cut, wait.fault) == (has(CUT), has(FAULT)));
+            assert_eq!((wait.io_wait, wait.own_connection), (has(IOWAIT), has(OWN)));
+            assert!(wait.call.is_none() || !has(NO_CALL));
+            assert!(wait.futex.is_none() || wait.descriptor.is_none());
             assert!(Cause::ALL.contains(&wait.cause));
             assert_ne!(wait.blocked, Some(std::time::Duration::ZERO));
             let (builtin, line) = wait.place();
