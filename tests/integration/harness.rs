@@ -227,6 +227,16 @@ pub(crate) fn kill(pid: i32, signal: Signal) {
     }
 }
 
+/// Stops a process that this test has started, and waits until it has.
+pub(crate) fn stop(pid: i32) {
+    kill(pid, Signal::STOP);
+    let end = Instant::now() + PATIENCE;
+    while !std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T ")) {
+        assert!(Instant::now() < end, "{pid} goes on");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// Whether a process exists, if only as a zombie.
 pub(crate) fn exists(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()

@@ -4,7 +4,7 @@
 mod hostile;
 mod opcache;
 mod server;
-mod stand;
+pub(crate) mod stand;
 
 use std::collections::BTreeSet;
 use std::fs;

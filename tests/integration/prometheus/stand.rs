@@ -15,7 +15,7 @@ use crate::harness::{PATIENCE, Supervised, launch, skipped};
 
 const SERVING: &str = "ready to handle connections";
 /// What scrapers accept.
-pub(super) const TEXT: &str = "text/plain";
+pub(crate) const TEXT: &str = "text/plain";
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0";
 
 /// See the module.
@@ -27,7 +27,7 @@ pub(super) struct Stand {
 }
 
 /// A port that nobody listens at now.
-pub(super) fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("is bound")
 }
@@ -148,7 +148,7 @@ fn program(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Fetches a page; head and body as they came.
-pub(super) fn get(address: SocketAddr, path: &str, accept: &str) -> std::io::Result<String> {
+pub(crate) fn get(address: SocketAddr, path: &str, accept: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n");

@@ -99,6 +99,17 @@ pub enum Unavailable {
         /// Their names.
         missing: String,
     },
+    /// Capabilities of a user namespace, which count for nothing here.
+    #[error(
+        "cannot {what}: {source}: in a user namespace no capability allows it (run outside of one; of containers, one \
+         that is not rootless and has no --userns, with CAP_BPF and CAP_PERFMON)"
+    )]
+    UserNamespace {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The capabilities are there, and a filter of system calls as well.
     #[error(
         "cannot {what}: {source}, although the capabilities are there: a seccomp filter is active, which must allow \
@@ -154,6 +165,7 @@ impl Unavailable {
             Unavailable::PageSize(_) => "page-size",
             Unavailable::NoTypes { .. } => "no-btf",
             Unavailable::Capabilities { .. } => "capabilities",
+            Unavailable::UserNamespace { .. } => "user-namespace",
             Unavailable::Seccomp { .. } => "seccomp",
             Unavailable::Lockdown { .. } => "lockdown",
             Unavailable::NoBpf => "no-bpf",

@@ -7,8 +7,17 @@ const NOBODY: &str = "CapEff:\t0000000000000000\nSeccomp:\t0\n";
 const ONLY_BPF: &str = "CapEff:\t0000008000000000\nSeccomp:\t0\n";
 const BOTH: &str = "CapEff:\t000000c000000000\nSeccomp:\t0\n";
 
+const ALL_USERS: &str = "         0          0 4294967295\n";
+
 fn judged(what: &'static str, code: i32, status: &str, lockdown: &str) -> Unavailable {
-    judge(what, &io::Error::from_raw_os_error(code), status, lockdown)
+    let error = io::Error::from_raw_os_error(code);
+    judge(what, &error, status, lockdown, ALL_USERS)
+}
+
+fn judged_in_a_namespace(what: &'static str, code: i32, status: &str) -> Unavailable {
+    let error = io::Error::from_raw_os_error(code);
+    let users = "         0       1000          1\n         1     100000      65536\n";
+    judge(what, &error, status, "", users)
 }
 
 #[test]
@@ -31,6 +40,17 @@ fn each_obstacle_has_its_reason_and_its_remedy() {
             "seccomp",
             "must allow bpf(2)",
         ),
+        (
+            judged_in_a_namespace(map, libc::EPERM, ROOT_IN_A_FILTER),
+            "user-namespace",
+            "rootless",
+        ),
+        (
+            judged_in_a_namespace(map, libc::EPERM, NOBODY),
+            "user-namespace",
+            "no capability allows it",
+        ),
+        (judged_in_a_namespace(map, libc::ENOMEM, ROOT), "memory", "fewer"),
         (
             judged(map, libc::ENOSYS, ROOT_IN_A_FILTER, ""),
             "seccomp",

@@ -36,7 +36,8 @@ pub(crate) fn bad_object(name: &'static str) -> Unavailable {
 pub(crate) fn explain(what: &'static str, error: &(dyn Error + 'static)) -> Unavailable {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    judge(what, error, &status, &lockdown)
+    let users = fs::read_to_string("/proc/thread-self/uid_map").unwrap_or_default();
+    judge(what, error, &status, &lockdown, &users)
 }
 
 /// Pure, so that machines which are not at hand can be tried.
@@ -45,6 +46,7 @@ pub(super) fn judge(
     error: &(dyn Error + 'static),
     status: &str,
     lockdown: &str,
+    users: &str,
 ) -> Unavailable {
     let Some(code) = os_error(error) else {
         return Unavailable::Other {
@@ -54,6 +56,10 @@ pub(super) fn judge(
     };
     let source = || io::Error::from_raw_os_error(code);
     match code {
+        libc::EPERM if is_of_namespace(users) => Unavailable::UserNamespace {
+            what,
+            source: source(),
+        },
         libc::EPERM | libc::EACCES => {
             let missing = missing(status);
             if !missing.is_empty() {
@@ -119,6 +125,11 @@ fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
         link = error.source();
     }
     None
+}
+
+/// Whether users are not those of the whole machine (user_namespaces(7)).
+fn is_of_namespace(users: &str) -> bool {
+    !users.is_empty() && !users.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 fn missing(status: &str) -> Vec<&'static str> {

@@ -22,6 +22,7 @@ pub(crate) fn load(settings: &Settings) -> Option<Waits> {
         Err(
             reason @ (Unavailable::NoTypes { .. }
             | Unavailable::Capabilities { .. }
+            | Unavailable::UserNamespace { .. }
             | Unavailable::Seccomp { .. }
             | Unavailable::Lockdown { .. }
             | Unavailable::NoBpf
