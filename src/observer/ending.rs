@@ -116,8 +116,6 @@ impl Observer {
             self.on_answer(answer);
         }
         self.tick(monotonic_ns());
-        // Nobody reads on what they find.
-        self.waits.keep_clocks(u64::MAX, &self.log);
         self.flush_lines(u64::MAX);
         let gone: Vec<_> = self
             .board
@@ -142,6 +140,7 @@ impl Observer {
                 say_dropped(&self.log, &pool.rules.pool, lines);
             }
         }
+        self.waits.say_full(u64::MAX, &self.log);
         self.board.cursors.store_in_flight(InFlight::default());
         self.report.tell_metrics(&self.board, &self.waits, u64::MAX);
         let (pipeline, counters) = self.report.into_parts();

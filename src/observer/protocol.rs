@@ -27,7 +27,6 @@ pub(super) enum Input {
         log: OwnedFd,
     },
     TelemetryFile(OwnedFd),
-    Clocks(Vec<OwnedFd>),
     Worker {
         view: WorkerView,
         slot: OwnedFd,
@@ -164,7 +163,6 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
             pool,
             log: need("the slow log")?,
         },
-        ToObserver::Clocks => Input::Clocks(fds.collect()),
         ToObserver::TelemetryFile => Input::TelemetryFile(need("the file for telemetry")?),
         plain @ (ToObserver::Engine { .. }
         | ToObserver::WorkerGone { .. }
@@ -182,7 +180,6 @@ mod tests {
     use std::os::fd::AsFd;
     use std::time::Duration;
 
-    use glasspool_abi::control::MAX_FDS;
     use glasspool_abi::{EngineId, Pid, PoolId, WorkerId};
     use rustix::event::{EventfdFlags, eventfd};
 
@@ -231,21 +228,6 @@ mod tests {
             panic!("it is the start")
         };
         assert!(without.waits.is_none());
-    }
-
-    #[tokio::test]
-    async fn clocks_come_in_any_number() {
-        let (ours, theirs) = Channel::pair().unwrap();
-        let inbox = Inbox::new(ours).unwrap();
-        let fd = eventfd(0, EventfdFlags::empty()).unwrap();
-        for count in [1, MAX_FDS] {
-            let fds = vec![fd.as_fd(); count];
-            theirs.send(&ToObserver::Clocks, &fds).unwrap();
-            let Input::Clocks(clocks) = inbox.next().await.unwrap() else {
-                panic!("they are clocks")
-            };
-            assert_eq!(clocks.len(), count);
-        }
     }
 
     #[tokio::test]

@@ -44,6 +44,8 @@ pub(super) struct Observer {
     pub(super) buried: Vec<WorkerId>,
     /// Workers whose slow requests were first looked into, likewise.
     slow: Vec<WorkerId>,
+    /// Whether the CPUs' clocks are to run, likewise.
+    clocks: Option<bool>,
 }
 
 /// What one look at all slots found.
@@ -85,11 +87,13 @@ impl Observer {
             looked: Vec::new(),
             buried: Vec::new(),
             slow: Vec::new(),
+            clocks: None,
         }
     }
 
     /// Tells the supervisor of looks that it waits for, of slow requests, which it counts,
-    /// and of workers that it may forget; as far as `tell` can be told of now.
+    /// of workers that it may forget, and what the CPUs' clocks are to do; as far as `tell` can
+    /// be told of now.
     pub(super) fn tell_supervisor(&mut self, mut tell: impl FnMut(&FromObserver) -> bool) {
         tell_all(&mut self.looked, &mut tell);
         tell_all(&mut self.slow, |worker| {
@@ -98,6 +102,8 @@ impl Observer {
         tell_all(&mut self.buried, |worker| {
             tell(&FromObserver::Buried { worker: *worker })
         });
+        self.clocks
+            .take_if(|run| tell(&FromObserver::Clocks { run: *run }));
     }
 
     /// A message of the supervisor. Returns the time for the shutdown if it was the order
@@ -106,7 +112,6 @@ impl Observer {
         match input {
             Input::Pool { view, slow_log } => self.on_pool(view, slow_log),
             Input::SlowLog { pool, log } => self.board.replace_slow_log(pool, log),
-            Input::Clocks(clocks) => self.waits.add_clocks(clocks),
             Input::TelemetryFile(file) => self.report.outputs.replace_file(file),
             Input::Plain(ToObserver::Figures(figures)) => self.report.metrics.supervised.take_in(figures),
             Input::Plain(ToObserver::PoolGone { pool }) => {
@@ -196,6 +201,7 @@ impl Observer {
             log,
             buffer,
             slow,
+            clocks,
             ..
         } = self;
         waits.drain();
@@ -237,7 +243,8 @@ impl Observer {
                 slow.push(*id);
             }
         }
-        waits.keep_clocks(now, log);
+        *clocks = waits.keep_clocks(now).or(*clocks);
+        waits.say_full(now, log);
         for pool in board.pools.values_mut() {
             if let Some(lost) = pool.lost.due(now) {
                 say_lost(log, &pool.rules.pool, lost);

@@ -9,6 +9,7 @@
 
 mod backoff;
 mod canary;
+mod clocks;
 mod companion;
 mod crew;
 mod ctl;

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::{Channel, Ended, FromObserver, MAX_FDS, ObserverStart, PoolView, ToObserver};
-use glasspool_waits::run_clocks;
+use glasspool_abi::control::{Channel, Ended, FromObserver, ObserverStart, PoolView, ToObserver};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
+use super::clocks::Clocks;
 use super::cursors::Cursors;
 use super::departed::{Departed, Departure};
 use super::error::seconds;
@@ -67,8 +67,8 @@ struct Running {
     generation: u32,
     child: Child,
     link: Link<ToObserver>,
-    /// Those that it was told of.
-    waits: Waits,
+    /// Of the programs that it was told of.
+    clocks: Clocks,
     since: Instant,
     /// It was told to make room for a successor; when it is killed instead.
     replaced_by: Option<Instant>,
@@ -135,6 +135,7 @@ impl Observer {
         let within = REPLACE_TIME;
         if let Some(running) = self.running.as_mut().filter(|_| !self.stopping) {
             running.replaced_by = Some(Instant::now() + within);
+            heard(running.clocks.run(false, Instant::now()), log);
             self.tell(log, ToObserver::Stop { within }, vec![]);
         }
     }
@@ -162,9 +163,6 @@ impl Observer {
                 shared.extend(self.scrapes.as_ref().map(|listener| Arc::clone(&listener.socket)));
                 shared.extend(self.waits.shared());
                 self.tell(log, ToObserver::Start(Box::new(self.start.clone())), shared);
-                for clocks in self.waits.clocks().chunks(MAX_FDS) {
-                    self.tell(log, ToObserver::Clocks, clocks.to_vec());
-                }
                 self.open_telemetry_file(log);
                 true
             }
@@ -209,7 +207,7 @@ impl Observer {
             generation,
             child,
             link,
-            waits: self.waits.clone(),
+            clocks: Clocks::new(self.waits.clocks()),
             since: Instant::now(),
             replaced_by: None,
             _relay: relay,
@@ -296,7 +294,7 @@ impl Observer {
     pub(super) fn on_delivery(&mut self, generation: u32, delivery: Delivery<FromObserver>, log: &ErrorLog) {
         let Some(running) = self
             .running
-            .as_ref()
+            .as_mut()
             .filter(|running| running.generation == generation)
         else {
             return;
@@ -309,6 +307,11 @@ impl Observer {
                 if let Some(departure) = self.departed.release(worker) {
                     self.release(&departure, log);
                 }
+            }
+            Delivery::Message(FromObserver::Clocks { run }, _) => {
+                // What they find would not be read any more.
+                let run = run && !self.stopping && running.replaced_by.is_none();
+                heard(running.clocks.run(run, Instant::now()), log);
             }
             // The run loop's own.
             Delivery::Message(FromObserver::Slow { .. } | FromObserver::Looked { .. }, _) => {}
@@ -330,18 +333,13 @@ impl Observer {
 
     /// Its process has ended.
     pub(super) fn on_end(&mut self, generation: u32, ended: Ended, log: &ErrorLog) {
-        let Some(running) = self.running.take_if(|running| running.generation == generation) else {
+        let Some(mut running) = self.running.take_if(|running| running.generation == generation) else {
             return;
         };
         if wants_lines(&self.start) {
             self.wire.connect(None);
         }
-        // One that was killed may have left them running, and there may be no other for long.
-        if let Err(e) = run_clocks(running.waits.clocks(), false) {
-            log.warning(format_args!(
-                "the CPUs' clocks of the kernel programs run on: {e}"
-            ));
-        }
+        heard(running.clocks.run(false, Instant::now()), log);
         let life = running.since.elapsed();
         let how = format!(
             "the observer (pid {}) exited {} after {}",
@@ -369,6 +367,9 @@ impl Observer {
     /// Asks it to export what it has and to exit; it is not started again.
     pub(super) fn stop(&mut self, within: Duration, log: &ErrorLog) {
         self.stopping = true;
+        if let Some(running) = &mut self.running {
+            heard(running.clocks.run(false, Instant::now()), log);
+        }
         self.tell(log, ToObserver::Stop { within }, vec![]);
     }
 
@@ -427,23 +428,32 @@ impl Observer {
         self.running.is_none() && !self.stopping && self.backoff.is_over(now)
     }
 
-    /// Kills one that should have made room for its successor by now.
-    pub(super) fn keep(&mut self, now: Instant) {
-        if let Some(running) = &mut self.running
-            && running.replaced_by.is_some_and(|due| due <= now)
-        {
+    /// Kills one that should have made room for its successor by now, and stops clocks that it
+    /// does not ask for any more.
+    pub(super) fn keep(&mut self, now: Instant, log: &ErrorLog) {
+        let Some(running) = &mut self.running else { return };
+        if running.replaced_by.is_some_and(|due| due <= now) {
             running.child.signal(Signal::KILL);
             running.replaced_by = Some(now + REPLACE_TIME);
         }
+        heard(running.clocks.keep(now), log);
     }
 
     /// When it should be looked at again.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         match &self.running {
-            Some(running) => running.replaced_by,
+            Some(running) => running.replaced_by.into_iter().chain(running.clocks.due()).min(),
             None if self.stopping => None,
             None => self.backoff.due(now),
         }
+    }
+}
+
+fn heard(outcome: io::Result<()>, log: &ErrorLog) {
+    if let Err(e) = outcome {
+        log.warning(format_args!(
+            "spans do not tell what requests past their limit compute: the CPUs' clocks do not hear: {e}"
+        ));
     }
 }
 

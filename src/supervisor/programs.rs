@@ -106,7 +106,7 @@ impl Waits {
         }
     }
 
-    /// The CPUs' clocks, which are their observer's.
+    /// The CPUs' clocks, which run when their observer says so.
     pub(super) fn clocks(&self) -> &[Arc<OwnedFd>] {
         match self {
             Waits::NotWanted | Waits::Refused { .. } => &[],

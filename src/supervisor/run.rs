@@ -301,7 +301,7 @@ impl Supervisor {
     }
 
     pub(super) fn keep_observer(&mut self, now: Instant) {
-        self.observer.keep(now);
+        self.observer.keep(now, &self.log);
         if !self.observer.is_due(now)
             || !self
                 .observer

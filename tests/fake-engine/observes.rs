@@ -41,8 +41,8 @@ pub(crate) fn observe(channel: &Channel) {
             }
             ToObserver::Line(line) => tell(format!("a line of worker {}", line.worker)),
             ToObserver::Tail { .. } => tell("a reader".to_owned()),
-            // Once a second, and of no matter here; and nothing to run clocks for.
-            ToObserver::Figures(_) | ToObserver::Clocks => {}
+            // Once a second, and of no matter here.
+            ToObserver::Figures(_) => {}
             ToObserver::TelemetryFile => tell("a file for telemetry".to_owned()),
             ToObserver::PoolGone { pool } => tell(format!("pool {pool} is gone")),
             ToObserver::LastLook { worker, doom } => {

@@ -6,11 +6,12 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use glasspool_abi::control::CLOCK_LEASE;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use serde_json::Value;
 
 use crate::collector::each;
-use crate::harness::{PATIENCE, Supervised, kill, number_after};
+use crate::harness::{PATIENCE, Supervised, kill, number_after, stop};
 use crate::waits_spans::Watched;
 
 const SLOW: &str = "[slow]\nafter = \"200ms\"\n";
@@ -73,6 +74,11 @@ impl Clocks {
             u64::from_ne_bytes(count)
         };
         self.0.iter().map(count).collect()
+    }
+
+    /// How long the one has run that has run longest.
+    fn ran(&self) -> Duration {
+        Duration::from_nanos(self.counts().into_iter().max().unwrap_or(0))
     }
 
     /// Whether any of them runs.
@@ -161,6 +167,29 @@ fn for_a_request_that_sleeps_past_its_limit_no_clock_runs() {
 }
 
 #[test]
+fn clocks_do_not_run_on_for_an_observer_that_stands_still() {
+    let Some(watched) = Watched::with(SLOW, "", &[("until.php", UNTIL)]) else {
+        return;
+    };
+    let clocks = Clocks::of(&watched.stand.supervised);
+    let asked = watched.stand.ask("until.php");
+    clocks.wait_for(true);
+    let observer = observer(&watched);
+    stop(observer);
+    clocks.wait_for(false);
+    // The request still computes.
+    kill(observer, Signal::CONT);
+    clocks.wait_for(true);
+    let before = clocks.ran();
+    wait_for("more than they run unasked", || {
+        clocks.ran() - before > CLOCK_LEASE
+    });
+    fs::write(watched.stand.path("enough"), "").expect("writes");
+    asked.join().expect("ends");
+    clocks.wait_for(false);
+}
+
+#[test]
 fn clocks_do_not_run_on_for_an_observer_that_was_killed() {
     let Some(watched) = Watched::with(SLOW, "", &[("until.php", UNTIL)]) else {
         return;
@@ -169,28 +198,19 @@ fn clocks_do_not_run_on_for_an_observer_that_was_killed() {
     let enough = || fs::write(watched.stand.path("enough"), "").expect("writes");
     let asked = watched.stand.ask("until.php");
     clocks.wait_for(true);
-    let [observer] = watched.stand.supervised.children(Some("observer"))[..] else {
-        panic!("there is one")
-    };
+    let observer = observer(&watched);
     // It cannot stop them itself.
-    kill(observer, Signal::STOP);
-    wait_for("stop", || {
-        fs::read_to_string(format!("/proc/{observer}/stat")).is_ok_and(|stat| stat.contains(") T "))
-    });
+    stop(observer);
     enough();
     asked.join().expect("ends");
-    assert!(clocks.run(), "nobody has stopped them");
     kill(observer, Signal::KILL);
     clocks.wait_for(false);
     // The next one runs them when they are needed again.
     let asked = watched.stand.ask("until.php");
     clocks.wait_for(true);
-    let ran = clocks.counts();
+    let before = clocks.ran();
     wait_for("half a second of a clock", || {
-        let now = clocks.counts();
-        now.iter()
-            .zip(&ran)
-            .any(|(now, before)| now - before > 500_000_000)
+        clocks.ran() - before > Duration::from_millis(500)
     });
     enough();
     asked.join().expect("ends");
@@ -198,4 +218,11 @@ fn clocks_do_not_run_on_for_an_observer_that_was_killed() {
     watched.wait_for("samples", |watched| {
         watched.collector.spans().iter().find_map(samples)
     });
+}
+
+fn observer(watched: &Watched) -> i32 {
+    let [observer] = watched.stand.supervised.children(Some("observer"))[..] else {
+        panic!("there is one")
+    };
+    observer
 }

@@ -249,6 +249,16 @@ fn a_wait_for_the_own_client_is_no_call_of_another_service() {
     assert_eq!(text(&write, "network.peer.address"), None, "{write:#}");
     let queued = whole_number(&write, "php.wait_send_queue");
     assert!(queued.is_some_and(|bytes| bytes > 0), "{write:#}");
+    // So it is for whoever has looked while it waited.
+    let event = each(&request, "events").find(|event| event["name"] == "php.request.slow");
+    let event = event.unwrap_or_else(|| panic!("no event in {request:#}"));
+    assert_eq!(text(event, "php.wait_class"), Some("network"), "{event:#}");
+    assert_eq!(text(event, "network.peer.address"), None, "{event:#}");
+    let wait = text(event, "php.wait").expect("it waits");
+    assert!(
+        wait.starts_with("sendto on fd ") && wait.ends_with(" -> tcp web server"),
+        "{wait}"
+    );
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::kernel;
 /// records ([`Record::OnCpu`](crate::Record)).
 ///
 /// A system call for each clock, in which the kernel calls its CPU; no privilege. They go on
-/// for as long as anybody holds them: whoever has them run sees to their end.
+/// for as long as anybody holds them: whoever has them run sees to their end, also if those
+/// die for whom it does.
 ///
 /// # Errors
 /// The first, if none has heard. One alone is of a CPU that was switched off since it was

@@ -71,6 +71,6 @@ pub enum ProgramPart {
     /// A page of times for each worker.
     Pages,
     /// Of one CPU, the clock that looks who runs there. It stands still until its holder
-    /// has it run (`glasspool_waits::Eye::clock`); a machine may have none.
+    /// has it run (`glasspool_waits::run_clocks`); a machine may have none.
     Clock,
 }

@@ -85,11 +85,12 @@ pub enum ToObserver {
         /// At most so long.
         within: Duration,
     },
-    /// After the first message, with [`WaitPrograms::Running`]: the CPUs' clocks, which are
-    /// the observer's to run or to stop; in as many of these messages as it takes.
-    /// Descriptors: clocks, at least one.
-    Clocks,
 }
+
+/// How long the CPUs' clocks run on for an observer that does not say
+/// [`FromObserver::Clocks`] again. It does so three times in that time, as a machine may stand
+/// still for a second.
+pub const CLOCK_LEASE: Duration = Duration::from_secs(3);
 
 /// Longest question of a reader in bytes.
 pub const MAX_QUESTION_BYTES: usize = 4096;
@@ -225,6 +226,12 @@ pub enum FromObserver {
         worker: WorkerId,
         /// It waits in its crash handler: SIGCONT lets it die at once.
         crashed: bool,
+    },
+    /// Has the CPUs' clocks run for [`CLOCK_LEASE`], which begins anew each time this is said;
+    /// or stand still, as they do at first. With [`WaitPrograms::Running`].
+    Clocks {
+        /// Which of the two.
+        run: bool,
     },
     /// It cannot start.
     Failed {

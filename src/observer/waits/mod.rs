@@ -46,6 +46,9 @@ const MOST_EARLY: usize = 64;
 /// A worker may say that the kernel has told thousands of waits of its request; more than
 /// that of one request are not believed to be missing.
 const MOST_MISSING: u64 = 1024;
+/// How often it is looked whether the ring was full, and how often that is told at most.
+const FULL_LOOK: Duration = Duration::from_secs(1);
+const FULL_TOLD: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -57,6 +60,15 @@ pub(super) struct Waits {
     refused: Option<String>,
     /// Waits that a request should have had and that did not come.
     missing: u64,
+    full: Full,
+}
+
+/// Records for which the ring had no room.
+#[derive(Debug, Default)]
+struct Full {
+    told: u64,
+    /// When it is looked again, monotonic nanoseconds.
+    due: u64,
 }
 
 /// The waits of all workers.
@@ -129,13 +141,6 @@ impl Waits {
         }
     }
 
-    /// More clocks.
-    pub(super) fn add_clocks(&mut self, clocks: Vec<OwnedFd>) {
-        if self.programs.is_some() {
-            self.clocks.add(clocks);
-        }
-    }
-
     /// A copy of the ring's descriptor, which is readable when much is waiting in there.
     pub(super) fn ring(&self) -> std::io::Result<Option<OwnedFd>> {
         self.programs.as_ref().map_or(Ok(None), Programs::ring)
@@ -184,13 +189,10 @@ impl Waits {
         }
     }
 
-    /// Has the clocks run if a request past its limit was seen to run just now.
-    pub(super) fn keep_clocks(&mut self, now: u64, log: &ErrorLog) {
-        if let Err(e) = self.clocks.keep(now) {
-            log.warning(format_args!(
-                "spans do not tell what requests past their limit compute: the CPUs' clocks do not hear: {e}"
-            ));
-        }
+    /// Whether the clocks are to run, where the supervisor has to be told at `now`: they do if
+    /// a request past its limit was seen to run just now.
+    pub(super) fn keep_clocks(&mut self, now: u64) -> Option<bool> {
+        self.clocks.keep(now)
     }
 
     /// Reads what is new in the ring. Bounded; two loads if nothing is.
@@ -246,6 +248,28 @@ impl Waits {
         match now.zip(begun) {
             Some((now, begun)) => Known::All(now.since(&begun)),
             None => Known::Nothing,
+        }
+    }
+
+    /// Says how many records the ring had no room for since that was said. A few system calls
+    /// a second.
+    pub(super) fn say_full(&mut self, now: u64, log: &ErrorLog) {
+        let Some(programs) = self.programs.as_ref().filter(|_| now >= self.full.due) else {
+            return;
+        };
+        let lost = programs.losses().ring_full;
+        let since = lost.saturating_sub(self.full.told);
+        let pause = if since > 0 { FULL_TOLD } else { FULL_LOOK };
+        self.full = Full {
+            told: lost,
+            due: now.saturating_add(nanoseconds(pause)),
+        };
+        if since > 0 {
+            log.warning(format_args!(
+                "the ring of the kernel programs was full, {since} records are lost: waits without a span, and looks at \
+                 who computes (the observer was held up; or there are too many: [ebpf] wait_threshold leaves the \
+                 shorter ones out). The times of requests are right all the same"
+            ));
         }
     }
 

@@ -1,87 +1,52 @@
 //! What requests past their limit do while they do not wait: the clocks of the CPUs run as
 //! long as one of them does not, and no longer; and what they find is counted by its place.
+//!
+//! The supervisor has the clocks, and stops them if it is not told again and again that they
+//! are to run: it is still there if this process is stopped or hangs.
 
-use std::fmt::Debug;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use glasspool_abi::control::CLOCK_LEASE;
 use glasspool_otel::rollup::{self, OnCpu};
-use glasspool_waits::run_clocks;
 
 use super::words;
 
 /// The clocks run on for so long after the last such request was seen to run. It may wait
 /// now and then, and to stop a clock costs its CPU an interrupt.
 const QUIET_NS: u64 = 100_000_000;
+/// After that it is said again that they are to run.
+const RENEWED: Duration = CLOCK_LEASE.checked_div(3).expect("is not zero");
 /// Places kept of a request.
 const MOST_PLACES: usize = 128;
 
-/// The clocks of the CPUs.
-pub(in crate::observer) trait Clocks: Debug + Send {
-    /// Has them run or stand still.
-    fn run(&self, run: bool) -> io::Result<()>;
-    /// Takes more of them.
-    fn add(&mut self, more: Vec<OwnedFd>);
-}
-
-impl Clocks for Vec<OwnedFd> {
-    fn run(&self, run: bool) -> io::Result<()> {
-        run_clocks(self, run)
-    }
-
-    fn add(&mut self, more: Vec<OwnedFd>) {
-        self.extend(more);
-    }
-}
-
-/// Whether they run.
-#[derive(Debug)]
+/// What is wanted of the CPUs' clocks, which the supervisor has.
+#[derive(Debug, Default)]
 pub(super) struct Keeper {
-    clocks: Box<dyn Clocks>,
-    /// Not known of clocks that another observer had before.
-    running: Option<bool>,
-    /// Nobody needs them from then on, monotonic nanoseconds.
+    /// When it was last said that they are to run, monotonic nanoseconds; `None` while they
+    /// stand still.
+    said: Option<u64>,
+    /// Nobody needs them from then on.
     until: u64,
 }
 
-impl Default for Keeper {
-    fn default() -> Keeper {
-        Keeper::of(Box::new(Vec::new()))
-    }
-}
-
 impl Keeper {
-    pub(super) fn of(clocks: Box<dyn Clocks>) -> Keeper {
-        Keeper {
-            clocks,
-            running: None,
-            until: 0,
-        }
-    }
-
-    pub(super) fn add(&mut self, more: Vec<OwnedFd>) {
-        self.clocks.add(more);
-        self.running = None;
-    }
-
     /// A request past its limit runs at `now`.
     pub(super) fn want(&mut self, now: u64) {
         self.until = now.saturating_add(QUIET_NS);
     }
 
-    /// Has them run if somebody needs them at `now`, else stand still. System calls only
-    /// where that changes.
-    ///
-    /// # Errors
-    /// They do neither. Not tried again: they are forgotten.
-    pub(super) fn keep(&mut self, now: u64) -> io::Result<()> {
+    /// Whether they are to run at `now`, where that has to be said.
+    pub(super) fn keep(&mut self, now: u64) -> Option<bool> {
         let run = now < self.until;
-        if self.running.replace(run) == Some(run) {
-            return Ok(());
+        let is_known = match self.said {
+            Some(said) => run && now.saturating_sub(said) < super::nanoseconds(RENEWED),
+            None => !run,
+        };
+        if is_known {
+            return None;
         }
-        self.clocks
-            .run(run)
-            .inspect_err(|_| self.clocks = Box::new(Vec::new()))
+        self.said = run.then_some(now);
+        Some(run)
     }
 }
 

@@ -1,49 +1,23 @@
-//! The observer against workers that a test writes, and clocks that count.
+//! The observer against workers that a test writes, and what it says of the clocks.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use glasspool_abi::WorkerId;
+use glasspool_abi::control::FromObserver;
 use glasspool_abi::times::{Known, Times};
 use glasspool_waits::{OnCpu as Look, Record, SlotIndex};
 
 use super::super::tests::{FakeRing, FakeSight, bench, frame, query, told, watched};
 use super::*;
 use crate::observer::monotonic_ns;
-use crate::observer::protocol::Input;
 use crate::observer::testing::{Bench, FakeWorker, LIMIT};
-
-/// What clocks were told to do.
-#[derive(Debug, Default, Clone)]
-struct FakeClocks {
-    told: Arc<Mutex<Vec<bool>>>,
-    deaf: bool,
-}
-
-impl FakeClocks {
-    fn told(&self) -> Vec<bool> {
-        self.told.lock().expect("nobody panics").clone()
-    }
-}
-
-impl Clocks for FakeClocks {
-    fn run(&self, run: bool) -> io::Result<()> {
-        self.told.lock().expect("nobody panics").push(run);
-        if self.deaf {
-            return Err(io::Error::other("a test"));
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, _: Vec<OwnedFd>) {}
-}
 
 /// An observer with one worker.
 struct Stand {
     bench: Bench,
     ring: FakeRing,
-    clocks: FakeClocks,
     worker: FakeWorker,
     /// Whether the worker runs, for all it says.
     runs: Arc<AtomicBool>,
@@ -53,14 +27,11 @@ fn stand() -> Stand {
     let sight = FakeSight::default();
     let runs = Arc::clone(&sight.runs);
     let (mut bench, ring) = bench(sight);
-    let clocks = FakeClocks::default();
-    bench.observer.waits.clocks = Keeper::of(Box::new(clocks.clone()));
     let worker = watched();
     bench.introduce(1, &worker);
     Stand {
         bench,
         ring,
-        clocks,
         worker,
         runs,
     }
@@ -69,6 +40,20 @@ fn stand() -> Stand {
 impl Stand {
     fn runs(&self, runs: bool) {
         self.runs.store(runs, Ordering::Relaxed);
+    }
+
+    /// What it says of the clocks after a turn at that time.
+    fn said_at(&mut self, now: u64) -> Option<bool> {
+        self.bench.observer.tick(now);
+        let told = self.bench.told();
+        told.into_iter().find_map(|message| match message {
+            FromObserver::Clocks { run } => Some(run),
+            _ => None,
+        })
+    }
+
+    fn said(&mut self) -> Option<bool> {
+        self.said_at(monotonic_ns())
     }
 
     /// What its clocks have found of that request when it ends.
@@ -96,77 +81,46 @@ fn look(worker: u64, request: u64, line: u32) -> Look {
 #[tokio::test]
 async fn the_clocks_run_only_while_a_request_past_its_limit_runs() {
     let mut stand = stand();
-    stand.bench.tick();
-    assert_eq!(
-        stand.clocks.told(),
-        [false],
-        "another observer may have left them running"
-    );
+    assert_eq!(stand.said(), None, "they stand still");
     stand.runs(true);
     stand.worker.begin(true, Duration::ZERO);
-    stand.bench.tick();
+    assert_eq!(stand.said(), None, "it is young");
     stand.worker.end(&told(0), b"");
     stand.runs(false);
     stand.worker.begin(true, LIMIT);
-    stand.bench.tick();
-    assert_eq!(stand.clocks.told(), [false], "one is young, the other waits");
+    assert_eq!(stand.said(), None, "it waits");
     stand.runs(true);
-    stand.bench.tick();
-    stand.bench.tick();
-    assert_eq!(stand.clocks.told(), [false, true]);
     let ran = monotonic_ns();
-    stand.bench.observer.tick(ran);
+    assert_eq!(stand.said_at(ran), Some(true));
+    assert_eq!(stand.said_at(ran), None, "it was said");
     stand.runs(false);
-    stand.bench.observer.tick(ran + QUIET_NS - 1);
-    assert_eq!(stand.clocks.told(), [false, true], "it may run again soon");
-    stand.bench.observer.tick(ran + QUIET_NS);
-    assert_eq!(stand.clocks.told(), [false, true, false]);
+    assert_eq!(stand.said_at(ran + QUIET_NS - 1), None, "it may run again soon");
+    assert_eq!(stand.said_at(ran + QUIET_NS), Some(false));
+    assert_eq!(stand.said_at(ran + QUIET_NS), None, "it was said");
     stand.runs(true);
-    stand.bench.tick();
+    assert_eq!(stand.said(), Some(true));
     stand.worker.end(&told(0), b"");
-    let later = monotonic_ns() + QUIET_NS;
-    stand.bench.observer.tick(later);
-    assert_eq!(stand.clocks.told(), [false, true, false, true, false]);
-    stand.bench.observer.on(Input::Clocks(vec![]));
-    stand.bench.observer.tick(later);
-    assert_eq!(
-        stand.clocks.told().last_chunk(),
-        Some(&[false; 2]),
-        "what new ones do is not known"
-    );
+    assert_eq!(stand.said_at(monotonic_ns() + QUIET_NS), Some(false));
 }
 
 #[tokio::test]
-async fn an_observer_that_ends_leaves_them_standing_still() {
+async fn that_they_run_is_said_again_and_nothing_of_it_is_lost() {
     let mut stand = stand();
     stand.runs(true);
     stand.worker.begin(true, LIMIT);
-    stand.bench.tick();
-    assert_eq!(stand.clocks.told(), [true]);
-    stand.bench.finish().await;
-    assert_eq!(stand.clocks.told(), [true, false]);
-}
-
-#[tokio::test]
-async fn clocks_that_do_not_hear_are_told_of_once() {
-    let mut stand = stand();
-    let deaf = FakeClocks {
-        deaf: true,
-        ..FakeClocks::default()
-    };
-    stand.bench.observer.waits.clocks = Keeper::of(Box::new(deaf.clone()));
-    stand.runs(true);
-    for age in [Duration::ZERO, LIMIT] {
-        stand.worker.begin(true, age);
-        stand.bench.tick();
-    }
-    assert_eq!(deaf.told(), [false]);
-    let (_, log, _) = stand.bench.finish().await;
-    assert_eq!(
-        log.matches("the CPUs' clocks do not hear: a test").count(),
-        1,
-        "{log}"
-    );
+    let began = monotonic_ns();
+    let renewed = crate::observer::waits::nanoseconds(RENEWED);
+    assert_eq!(stand.said_at(began), Some(true));
+    assert_eq!(stand.said_at(began + renewed - 1), None);
+    // A supervisor that does not listen now is told later.
+    stand.bench.observer.tick(began + renewed);
+    stand.bench.observer.tell_supervisor(|_| false);
+    assert_eq!(stand.said_at(began + renewed), Some(true));
+    // And only what is true then.
+    stand.bench.observer.tick(began + 2 * renewed);
+    stand.bench.observer.tell_supervisor(|_| false);
+    stand.runs(false);
+    assert_eq!(stand.said_at(began + 2 * renewed + QUIET_NS), Some(false));
 }
 
 #[tokio::test]

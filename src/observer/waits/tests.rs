@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use glasspool_abi::control::Ended;
 use glasspool_abi::record::EndScalars;
@@ -43,6 +43,7 @@ pub(in crate::observer) struct FakeSight {
     going_on: Mutex<Option<Wait>>,
     times: Option<Times>,
     pub(super) runs: Arc<AtomicBool>,
+    ring_full: Arc<AtomicU64>,
 }
 
 impl Sight for FakeSight {
@@ -56,6 +57,13 @@ impl Sight for FakeSight {
 
     fn runs(&self, page: u32) -> bool {
         page == 3 && self.runs.load(Ordering::Relaxed)
+    }
+
+    fn losses(&self) -> Losses {
+        Losses {
+            ring_full: self.ring_full.load(Ordering::Relaxed),
+            ..Losses::default()
+        }
     }
 }
 
@@ -194,6 +202,26 @@ async fn a_wait_that_is_told_between_ring_and_slot_is_not_lost() {
     assert_eq!(bench.observer.waits.losses().missing, 3 + MOST_MISSING);
     let (console, _, _) = bench.finish().await;
     assert_eq!(count(&console, WAITED), 1, "{console}");
+}
+
+#[tokio::test]
+async fn a_full_ring_is_told_once_in_a_while_and_to_the_last_record() {
+    let sight = FakeSight::default();
+    let full = Arc::clone(&sight.ring_full);
+    // The observer before this one has told of those.
+    full.store(5, Ordering::Relaxed);
+    let (mut bench, _) = bench(sight);
+    let began = monotonic_ns();
+    let [look, told] = [FULL_LOOK, FULL_TOLD].map(nanoseconds);
+    for (at, all) in [(0, 5), (look, 12), (2 * look, 20), (told, 21), (look + told, 21)] {
+        full.store(all, Ordering::Relaxed);
+        bench.observer.tick(began + at);
+    }
+    full.store(24, Ordering::Relaxed);
+    let (_, log, _) = bench.finish().await;
+    let lost = log.lines().filter_map(|line| line.split_once(" was full, "));
+    let lost: Vec<_> = lost.map(|(_, rest)| rest.split(' ').next()).collect();
+    assert_eq!(lost, [Some("7"), Some("9"), Some("3")], "{log}");
 }
 
 #[tokio::test]

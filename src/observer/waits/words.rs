@@ -111,12 +111,16 @@ pub(in crate::observer) fn frames(wait: &Wait) -> Vec<Frame> {
 /// Puts on a sample what the kernel knows of the wait that goes on and has gone on since
 /// before the sample was taken, at `looked_mono_ns`, when its request was `age` old. What
 /// the reader has found out itself is richer, and stays; when the wait began it cannot know
-/// as well.
+/// as well, nor that the peer is who has sent the request.
 pub(in crate::observer) fn complete(event: &mut SlowEvent, wait: &Wait, looked_mono_ns: u64, age: Duration) {
     let so_far = Duration::from_nanos(looked_mono_ns.saturating_sub(wait.began_ns));
     let waiting = &mut event.waiting;
     waiting.so_far = Some(so_far.min(age));
-    let knows_peer = waiting.peer.is_some() || address(wait).is_none();
+    let knows_peer = if wait.own_connection {
+        waiting.peer.take().is_none()
+    } else {
+        waiting.peer.is_some() || address(wait).is_none()
+    };
     if event.wait.is_none() || waiting.syscall.is_none() || !knows_peer {
         let alike = describe(wait, "");
         let number = wait.descriptor.as_ref().map(|one| format!("fd {}", one.number));

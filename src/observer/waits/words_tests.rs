@@ -115,4 +115,15 @@ fn who_asked_for_a_request_is_nobody_that_it_depends_on() {
     let mut event = SlowEvent::default();
     complete(&mut event, &own, own.began_ns, Duration::ZERO);
     assert_eq!(event.wait.as_deref(), Some("poll on fd 4 -> tcp web server"));
+    // Also where the reader has taken it for one.
+    event.wait = Some("poll on fd 4 -> tcp 10.0.3.7:51234".to_owned());
+    event.waiting.peer = Some(Peer {
+        address: "10.0.3.7".to_owned(),
+        port: Some(51234),
+        transport: Some("tcp".to_owned()),
+    });
+    complete(&mut event, &own, own.began_ns, Duration::ZERO);
+    assert_eq!(event.wait.as_deref(), Some("poll on fd 4 -> tcp web server"));
+    assert_eq!(event.waiting.alike.as_deref(), Some("poll on tcp web server"));
+    assert_eq!(event.waiting.peer, None);
 }

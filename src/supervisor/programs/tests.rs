@@ -77,7 +77,7 @@ fn a_page_means_something_to_observers_of_its_own_programs_only() {
 }
 
 #[test]
-fn clocks_are_their_observers_and_may_be_none() {
+fn clocks_are_not_shared_and_may_be_none() {
     assert!(running(2).clocks().is_empty() && Waits::NotWanted.clocks().is_empty());
     let mut parts = parts(2);
     let clock = || create_slot_memory(PAGE_BYTES).expect("a memory file");

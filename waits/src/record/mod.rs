@@ -123,7 +123,7 @@ pub struct Wait {
     pub descriptor: Option<Descriptor>,
     /// The word in memory that it waits for, of a futex.
     pub futex: Option<u64>,
-    /// Whether that is the connection that its request came by, says the worker's page.
+    /// Whether its descriptor is the connection that its request came by, says the worker's page.
     pub own_connection: bool,
     /// Whether the kernel counts it as a wait for a block device.
     pub io_wait: bool,
