@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Crashed,
     /// A worker wrote a line.
     Line,
+    /// The supervisor wrote a line into the error log.
+    Log,
     /// All workers of a pool are busy.
     Saturated,
     /// Entries that the reader was too slow for.
@@ -126,7 +128,7 @@ pub(crate) struct Entry {
     /// Bytes that are missing at the end of `message`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cut_bytes: Option<u64>,
-    /// Lines of this worker before this one that are missing.
+    /// Lines of this worker, or of the supervisor, before this one that are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dropped_lines: Option<u64>,
     /// How many entries were missed.
@@ -248,6 +250,7 @@ impl fmt::Display for Kind {
             Kind::Terminated => "terminated",
             Kind::Crashed => "crashed",
             Kind::Line => "line",
+            Kind::Log => "log",
             Kind::Saturated => "saturated",
             Kind::Missed => "missed",
             Kind::Refused => "refused",

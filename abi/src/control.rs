@@ -18,8 +18,8 @@ pub use self::looks::{
     CRASH_PATIENCE, ControllerPattern, Doom, LAST_LOOK_PATIENCE, LookBudget, PoolView, SlowStop,
 };
 pub use self::observer::{
-    CLOCK_LEASE, Ended, FromObserver, MAX_LINE_BYTES, MAX_QUESTION_BYTES, ObserverStart, OutputStream,
-    ToObserver, WorkerLine, WorkerView,
+    CLOCK_LEASE, Ended, FromObserver, LoggedLine, MAX_LINE_BYTES, MAX_QUESTION_BYTES, ObserverStart,
+    OutputStream, ToObserver, WorkerLine, WorkerView,
 };
 pub use self::opcache::{OpcacheAnswer, OpcacheFigures, OpcacheView};
 pub use self::pool::{AccessLog, Identity, Limits, Pages, PhpSetting, PoolSpec, Severity};

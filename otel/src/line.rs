@@ -1,4 +1,5 @@
-//! A line that a worker wrote, as a log record of the request that wrote it.
+//! A line that a worker wrote, as a log record of the request that wrote it; or one that the
+//! supervisor logged.
 //!
 //! Whose it is, and what it says of its own weight, is not found out here.
 
@@ -64,9 +65,9 @@ pub struct Owner {
 pub struct Line {
     /// When it was read.
     pub time: SystemTime,
-    /// The worker's pool.
+    /// The worker's pool; empty for a line of no pool.
     pub pool: String,
-    /// The worker's process id.
+    /// The worker's process id; 0 for a line of no worker.
     pub pid: u32,
     /// `stdout` or `stderr`; `None` for what PHP told its own log.
     pub stream: Option<&'static str>,
@@ -99,8 +100,12 @@ impl Line {
                 Some(flags),
             );
         }
-        record.add_attribute(name::PHP_POOL, self.pool.clone());
-        record.add_attribute(name::PROCESS_PID, i64::from(self.pid));
+        if !self.pool.is_empty() {
+            record.add_attribute(name::PHP_POOL, self.pool.clone());
+        }
+        if self.pid > 0 {
+            record.add_attribute(name::PROCESS_PID, i64::from(self.pid));
+        }
         if let Some(stream) = self.stream {
             record.add_attribute(name::LOG_IOSTREAM, stream);
         }
@@ -155,7 +160,16 @@ mod tests {
             keys,
             ["php.pool", "process.pid", "log.iostream", "php.log.cut_bytes"]
         );
-        let nobodys = Line { owner: None, ..line };
-        assert!(nobodys.to_log_record().trace_context().is_none());
+        let nobodys = Line {
+            owner: None,
+            pool: String::new(),
+            pid: 0,
+            stream: None,
+            cut: 0,
+            ..line
+        };
+        let record = nobodys.to_log_record();
+        assert!(record.trace_context().is_none());
+        assert_eq!(record.attributes_iter().count(), 0);
     }
 }

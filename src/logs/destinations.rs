@@ -6,7 +6,8 @@ use std::panic::Location;
 
 use jiff::{Timestamp, Zoned};
 
-use super::json;
+use super::audience::{Audience, Listener};
+use super::json::{self, RequestIds};
 use super::line::{self, Form};
 use super::sink::Sink;
 use super::syslog::Syslog;
@@ -45,6 +46,8 @@ pub(super) struct Destinations {
     echo: bool,
     /// In the foreground standard error is kept, for logs that name it.
     foreground: bool,
+    /// Who else is told messages.
+    audience: Option<Audience>,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,19 @@ impl Destinations {
             starting: true,
             echo: !same,
             foreground,
+            audience: None,
+        }
+    }
+
+    /// From now on this one is told messages too.
+    pub(super) fn tell(&mut self, listener: Box<dyn Listener>) {
+        self.audience = Some(Audience::new(listener));
+    }
+
+    /// Tells him what he could not take before.
+    pub(super) fn hand_on(&mut self) {
+        if let Some(audience) = &mut self.audience {
+            audience.hand_on();
         }
     }
 
@@ -157,35 +173,49 @@ impl Destinations {
         line::head(self.form(), &Zoned::now(), level, self.place(place))
     }
 
-    /// Writes a message as a line, `cut` at the limit or whole.
-    pub(super) fn say(&mut self, level: LogLevel, message: &[u8], place: &Location<'_>, cut: bool) {
+    /// Writes a message as a line, `cut` at the limit or whole; `told` to the audience as well.
+    pub(super) fn say(
+        &mut self,
+        level: LogLevel,
+        message: &[u8],
+        place: &Location<'_>,
+        (cut, told): (bool, bool),
+    ) {
         if level < self.rules.level {
             return;
+        }
+        if let Some(audience) = self.audience.as_mut().filter(|_| told) {
+            audience.tell(level, message);
         }
         let (now, place) = (Zoned::now(), self.place(place));
         let limit = cut.then_some(self.rules.limit);
         let in_form = |form| line::line(line::head(form, &now, level, place), message, limit);
         let form = self.form();
-        self.put_log(level, &in_form(form));
+        self.put_log(level, &in_form(form), None);
         if self.is_echoed() && level >= LogLevel::Notice {
             self.put_stderr(&in_form(Form::File));
         }
     }
 
-    /// Writes complete lines as they are.
-    pub(super) fn put(&mut self, lines: &[u8]) {
-        self.put_log(LogLevel::Notice, lines);
+    /// Writes complete lines as they are; `writer` wrote them, where there is a place for that.
+    pub(super) fn put(&mut self, lines: &[u8], writer: Option<RequestIds>) {
+        self.put_log(LogLevel::Notice, lines, writer);
         if self.is_echoed() {
             self.put_stderr(lines);
         }
     }
 
-    fn put_log(&mut self, level: LogLevel, lines: &[u8]) {
+    /// Whether lines have a place for who wrote them.
+    pub(super) fn names_requests(&self) -> bool {
+        self.rules.log.as_ref().is_some_and(|log| log.json)
+    }
+
+    fn put_log(&mut self, level: LogLevel, lines: &[u8], writer: Option<RequestIds>) {
         match &mut self.rules.log {
             Some(Log { sink, json: true, .. }) => {
                 let now = Timestamp::now();
-                let report = |text: &str| json::objects(&lost(Form::File, text), now);
-                sink.write(level, &json::objects(lines, now), report);
+                let report = |text: &str| json::objects(&lost(Form::File, text), None, now);
+                sink.write(level, &json::objects(lines, writer, now), report);
             }
             Some(Log { sink, form, .. }) => sink.write(level, lines, |text| lost(*form, text)),
             None => self.put_stderr(lines),

@@ -9,7 +9,9 @@ use std::panic::Location;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::audience::Listener;
 use super::destinations::{Destinations, Rules};
+use super::json::RequestIds;
 use crate::config::{DEFAULT_LOG_LIMIT, Global, LogLevel, LogTarget};
 
 /// Longest line in bytes, without its newline; php-fpm's default `log_limit`.
@@ -18,7 +20,11 @@ pub const LINE_LIMIT: usize = DEFAULT_LOG_LIMIT;
 /// A handle on the error log; clones write to the same place. No call ever waits for
 /// whoever reads the log, see `sink`.
 #[derive(Debug, Clone)]
-pub struct ErrorLog(Arc<Mutex<Destinations>>);
+pub struct ErrorLog {
+    to: Arc<Mutex<Destinations>>,
+    /// Whether messages are told to the listener too.
+    told: bool,
+}
 
 /// Where standard error stands in what the program was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,12 +76,15 @@ impl ErrorLog {
     }
 
     fn of(destinations: Destinations) -> Self {
-        Self(Arc::new(Mutex::new(destinations)))
+        Self {
+            to: Arc::new(Mutex::new(destinations)),
+            told: true,
+        }
     }
 
     /// Nobody can leave it half-changed: each change is one assignment.
     fn locked(&self) -> MutexGuard<'_, Destinations> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // === Where lines go ===
@@ -136,6 +145,28 @@ impl ErrorLog {
         self.locked().adopt(prepared.0)
     }
 
+    // === Who else is told ===
+
+    /// From now on each message that is logged is told to this one as well; not the lines of
+    /// [`ErrorLog::raw`]. What it cannot take waits, some hundred lines of it.
+    pub fn tell(&self, listener: Box<dyn Listener>) {
+        self.locked().tell(listener);
+    }
+
+    /// Tells the listener what it could not take before. Cheap if there is nothing.
+    pub fn hand_on(&self) {
+        self.locked().hand_on();
+    }
+
+    /// The same log for messages of which the listener is told nothing, because they are its
+    /// own.
+    pub fn untold(&self) -> ErrorLog {
+        ErrorLog {
+            told: false,
+            ..self.clone()
+        }
+    }
+
     // === Lines ===
 
     /// What happens all the time; written with its place in the source.
@@ -173,7 +204,7 @@ impl ErrorLog {
     pub fn whole(&self, level: LogLevel, message: impl fmt::Display) {
         let message = message.to_string();
         self.locked()
-            .say(level, message.as_bytes(), Location::caller(), false);
+            .say(level, message.as_bytes(), Location::caller(), (false, self.told));
     }
 
     /// With a level that is known only at run time.
@@ -187,7 +218,8 @@ impl ErrorLog {
     /// Bytes that need not be text, such as what a script printed. Cut at `log_limit`.
     #[track_caller]
     pub fn bytes(&self, level: LogLevel, message: &[u8]) {
-        self.locked().say(level, message, Location::caller(), true);
+        self.locked()
+            .say(level, message, Location::caller(), (true, self.told));
     }
 
     /// Whether lines of this level are written.
@@ -210,7 +242,18 @@ impl ErrorLog {
     /// Complete lines as they are, of any length: what others have put together, or what a
     /// child wrote to its standard error.
     pub fn raw(&self, lines: &[u8]) {
-        self.locked().put(lines);
+        self.said(lines, None);
+    }
+
+    /// The same for what a worker said in this request, if one is named, which a log in JSON
+    /// says.
+    pub fn said(&self, lines: &[u8], writer: Option<RequestIds>) {
+        self.locked().put(lines, writer);
+    }
+
+    /// Whether the log has a place for a request's ids.
+    pub fn names_requests(&self) -> bool {
+        self.locked().names_requests()
     }
 }
 

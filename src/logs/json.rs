@@ -2,19 +2,33 @@
 //! `glasspool.toml`). Made of finished lines, whoever has written them: our own, those of the
 //! observer and of PHP's start, and what workers said. Pure.
 
+use glasspool_abi::trace::{SpanId, TraceId};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// Levels as lines name them.
 const LEVELS: [&str; 5] = ["DEBUG", "NOTICE", "WARNING", "ERROR", "ALERT"];
 
-/// One object a line; each line of `lines` ends in a newline.
-pub(super) fn objects(lines: &[u8], now: Timestamp) -> Vec<u8> {
+/// The span of the request that wrote a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestIds {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// Its span.
+    pub span_id: SpanId,
+}
+
+/// One object a line; each line of `lines` ends in a newline. `writer` has written all of them.
+pub(super) fn objects(lines: &[u8], writer: Option<RequestIds>, now: Timestamp) -> Vec<u8> {
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let mut objects = Vec::new();
     for line in lines {
-        let object = Value::Object(object(&String::from_utf8_lossy(line), now));
-        objects.extend(object.to_string().bytes());
+        let mut object = object(&String::from_utf8_lossy(line), now);
+        if let Some(RequestIds { trace_id, span_id }) = writer {
+            object.insert("trace_id".to_owned(), trace_id.to_string().into());
+            object.insert("span_id".to_owned(), span_id.to_string().into());
+        }
+        objects.extend(Value::Object(object).to_string().bytes());
         objects.push(b'\n');
     }
     objects
@@ -35,14 +49,11 @@ fn object(line: &str, now: Timestamp) -> Map<String, Value> {
         put("level", level.into());
         message = rest;
     }
-    if let Some((pool, rest)) = message
-        .strip_prefix("[pool ")
-        .and_then(|rest| rest.split_once("] "))
-    {
+    if let Some((pool, rest)) = pool_of(message) {
         put("pool", pool.into());
         message = rest;
     }
-    if let Some((pid, rest)) = pid(message) {
+    if let Some((pid, rest)) = child_of(message) {
         put("pid", pid.into());
         if let Some((stream, said)) = rest
             .strip_prefix("said into ")
@@ -56,8 +67,13 @@ fn object(line: &str, now: Timestamp) -> Map<String, Value> {
     object
 }
 
-/// `child 4711 …`, and what comes after it.
-fn pid(message: &str) -> Option<(i64, &str)> {
+/// The pool that a message names in front, and what comes after it.
+pub(crate) fn pool_of(message: &str) -> Option<(&str, &str)> {
+    message.strip_prefix("[pool ")?.split_once("] ")
+}
+
+/// The pid of `child 4711 …`, and what comes after it.
+pub(crate) fn child_of(message: &str) -> Option<(u32, &str)> {
     let rest = message.strip_prefix("child ")?;
     let end = rest.find(|c: char| !c.is_ascii_digit())?;
     let (pid, rest) = rest.split_at(end);
@@ -69,7 +85,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Value {
-        let objects = objects(line.as_bytes(), Timestamp::UNIX_EPOCH);
+        let objects = objects(line.as_bytes(), None, Timestamp::UNIX_EPOCH);
         let text = String::from_utf8(objects).expect("is text");
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         serde_json::from_str(&text).expect("is JSON")
@@ -110,7 +126,11 @@ mod tests {
 
     #[test]
     fn several_lines_are_several_objects() {
-        let objects = objects(b"a\nb\xff\n", Timestamp::UNIX_EPOCH);
+        let writer = RequestIds {
+            trace_id: TraceId([0xab; 16]),
+            span_id: SpanId([1; 8]),
+        };
+        let objects = objects(b"a\nb\xff\n", Some(writer), Timestamp::UNIX_EPOCH);
         let text = String::from_utf8(objects).expect("is text");
         let values: Vec<Value> = text
             .lines()
@@ -118,5 +138,9 @@ mod tests {
             .collect();
         assert_eq!(values.len(), 2);
         assert_eq!(values[1]["message"], "b\u{fffd}");
+        for value in &values {
+            assert_eq!(value["trace_id"], "ab".repeat(16));
+            assert_eq!(value["span_id"], "01".repeat(8));
+        }
     }
 }

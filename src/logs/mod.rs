@@ -1,9 +1,11 @@
 //! The log files that an operator knows from php-fpm, in php-fpm's own formats.
 //!
 //! Start with `error_log`, then `destinations` for who sees a line. `line` is pure text, `json` what becomes of it where that is wanted, `sink` writes
-//! without waiting, `syslog` is the way to the system's log daemon. Slow logs and access
-//! logs are only opened here; the observer and the workers write them.
+//! without waiting, `syslog` is the way to the system's log daemon, `audience` tells lines to
+//! somebody beside the log. Slow logs and access logs are only opened here; the observer and
+//! the workers write them.
 
+mod audience;
 mod destinations;
 mod error_log;
 mod json;
@@ -20,7 +22,11 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::io::Errno as RawErrno;
 
+pub use audience::{Heard, Listener, MAX_TOLD_BYTES, Told};
 pub use error_log::{Errno, ErrorLog, LINE_LIMIT, Prepared, Standing};
+
+pub use json::RequestIds;
+pub(crate) use json::{child_of, pool_of};
 
 /// Opens a log the way php-fpm does: appending, created readable by its owner only.
 ///

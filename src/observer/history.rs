@@ -141,15 +141,15 @@ impl History {
         self.entry(&facts.pool, facts.pid, entry);
     }
 
-    /// A worker wrote a line.
-    pub(super) fn line(&mut self, line: &Line) {
+    /// A worker wrote a line, or the supervisor.
+    pub(super) fn line(&mut self, kind: Kind, line: &Line) {
         if !self.is_on() {
             return;
         }
         let some = |count: u64| Some(count).filter(|count| *count > 0);
         let entry = Entry {
             time: time(unix_ns(line.time)),
-            kind: Kind::Line,
+            kind,
             trace_id: line.owner.map(|owner| owner.trace_id.to_string()),
             span_id: line.owner.map(|owner| owner.span_id.to_string()),
             stream: line.stream.map(str::to_owned),
@@ -235,7 +235,7 @@ impl Kept {
             What::Entry(entry) => (**entry).clone(),
         };
         Some(Entry {
-            pool: Some(self.pool.to_string()),
+            pool: Some(self.pool.to_string()).filter(|pool| !pool.is_empty()),
             pid: Some(self.pid).filter(|pid| *pid > 0),
             ..entry
         })

@@ -171,6 +171,7 @@ fn input(message: ToObserver, fds: Vec<OwnedFd>) -> Result<Input, ProtocolError>
         | ToObserver::Saturated { .. }
         | ToObserver::Figures(_)
         | ToObserver::Line(_)
+        | ToObserver::Logged(_)
         | ToObserver::Stop { .. }) => Input::Plain(plain),
     })
 }

@@ -36,6 +36,7 @@ use super::slow::Held;
 use super::surroundings;
 use super::waits::Waits;
 use crate::logs::ErrorLog;
+use crate::tail::Kind;
 
 /// Memory of a small span, to give the queue's bound in items a size that leaves the
 /// deciding to its bound in bytes.
@@ -246,7 +247,16 @@ impl Report {
     /// A worker wrote a line.
     pub(super) fn line(&mut self, line: &Line) {
         self.metrics.line(&line.pool);
-        self.history.line(line);
+        self.keep_line(Kind::Line, line);
+    }
+
+    /// The supervisor has logged a line.
+    pub(super) fn logged(&mut self, line: &Line) {
+        self.keep_line(Kind::Log, line);
+    }
+
+    fn keep_line(&mut self, kind: Kind, line: &Line) {
+        self.history.line(kind, line);
         if self.pipeline.takes_logs() {
             self.pipeline.push_line(line.to_log_record());
         }

@@ -157,6 +157,7 @@ impl Observer {
                 self.on_gone(worker, ended, mono_ns);
             }
             Input::Plain(ToObserver::Line(line)) => self.on_line(*line),
+            Input::Plain(ToObserver::Logged(line)) => self.on_logged(*line),
             Input::Tail { question, connection } => {
                 let now = monotonic_ns();
                 self.readers.welcome(&question, connection, &self.report.history);

@@ -54,7 +54,7 @@ pub(super) struct Observer {
     running: Option<Running>,
     generation: u32,
     backoff: Backoff,
-    /// What workers say goes to it this way.
+    /// What workers say and what we log goes to it this way.
     wire: Wire,
     /// Where its metrics are fetched; whoever connects while there is none waits for it.
     scrapes: Option<Arc<Listener>>,
@@ -84,13 +84,16 @@ struct Fading {
 }
 
 impl Observer {
-    /// Makes what outlives an observer's process: cursor table and doorbell.
+    /// Makes what outlives an observer's process: cursor table and doorbell. `wire` is what
+    /// lines come by.
     pub(super) fn new(
         start: ObserverStart,
         cursors: Cursors,
         scrapes: Option<Arc<Listener>>,
+        wire: Wire,
     ) -> io::Result<Observer> {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        wire.disconnect(wants_lines(&start));
         Ok(Observer {
             start: completed(start),
             waits: Waits::NotWanted,
@@ -101,7 +104,7 @@ impl Observer {
             running: None,
             generation: 0,
             backoff: Backoff::default(),
-            wire: Wire::default(),
+            wire,
             scrapes,
             stopping: false,
         })
@@ -132,6 +135,8 @@ impl Observer {
         if is_same {
             return;
         }
+        // The one that ends reads nothing after the order to.
+        self.wire.disconnect(wants_lines(&self.start));
         let within = REPLACE_TIME;
         if let Some(running) = self.running.as_mut().filter(|_| !self.stopping) {
             running.replaced_by = Some(Instant::now() + within);
@@ -153,17 +158,17 @@ impl Observer {
         let generation = self.generation;
         match self.try_spawn(log, events, generation, on_delivery, on_end) {
             Ok(running) => {
-                if wants_lines(&self.start) {
-                    self.wire.connect(Some(running.link.downgrade()));
-                } else {
-                    self.wire.disconnect();
-                }
+                let link = running.link.downgrade();
                 self.running = Some(running);
                 let mut shared = vec![Arc::clone(self.cursors.memory()), Arc::clone(&self.doorbell)];
                 shared.extend(self.scrapes.as_ref().map(|listener| Arc::clone(&listener.socket)));
                 shared.extend(self.waits.shared());
                 self.tell(log, ToObserver::Start(Box::new(self.start.clone())), shared);
                 self.open_telemetry_file(log);
+                // Now that nothing comes before what it is started with.
+                if wants_lines(&self.start) {
+                    self.wire.connect(link);
+                }
                 true
             }
             Err(e) => {
@@ -185,7 +190,8 @@ impl Observer {
         on_end: fn(u32, Ended) -> E,
     ) -> io::Result<Running> {
         let (ours, theirs) = Channel::pair()?;
-        let (relay, output) = Relay::start(log)?;
+        // What it says itself does not come back to it.
+        let (relay, output) = Relay::start(&log.untold())?;
         let mut command = Command::new(OWN_PROGRAM);
         command
             .arg0("glasspool")
@@ -336,9 +342,7 @@ impl Observer {
         let Some(mut running) = self.running.take_if(|running| running.generation == generation) else {
             return;
         };
-        if wants_lines(&self.start) {
-            self.wire.connect(None);
-        }
+        self.wire.disconnect(wants_lines(&self.start));
         heard(running.clocks.run(false, Instant::now()), log);
         let life = running.since.elapsed();
         let how = format!(
@@ -371,6 +375,7 @@ impl Observer {
             heard(running.clocks.run(false, Instant::now()), log);
         }
         self.tell(log, ToObserver::Stop { within }, vec![]);
+        self.wire.disconnect(false);
     }
 
     pub(super) fn kill(&self) {

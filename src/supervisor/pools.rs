@@ -176,7 +176,8 @@ pub(super) fn open_slow_log(pool: &str, path: &Path) -> Result<Arc<OwnedFd>, Sta
     Ok(Arc::new(opened.into()))
 }
 
-fn severity(level: LogLevel) -> Severity {
+/// The level as other processes are told it.
+pub(super) fn severity(level: LogLevel) -> Severity {
     match level {
         LogLevel::Debug => Severity::Debug,
         LogLevel::Notice => Severity::Notice,

@@ -298,6 +298,7 @@ impl Supervisor {
         {
             companion.keep(now, &self.log, &self.events, Event::CompanionEnded);
         }
+        self.log.hand_on();
     }
 
     pub(super) fn keep_observer(&mut self, now: Instant) {

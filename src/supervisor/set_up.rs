@@ -18,7 +18,7 @@ use super::last_look::LastLooks;
 use super::loading::Loader;
 use super::notify::Notifier;
 use super::observer::Observer;
-use super::output::wants_lines;
+use super::output::{Wire, wants_lines};
 use super::phase::Phase;
 use super::pools::Common;
 use super::programs::Waits;
@@ -45,6 +45,9 @@ impl Supervisor {
             argv,
             reload,
         } = launch;
+        let wire = Wire::default();
+        wire.disconnect(true);
+        log.tell(Box::new(wire.clone()));
         for notice in &settings.notices {
             log.at(notice.level, &notice.text);
         }
@@ -75,7 +78,7 @@ impl Supervisor {
         let cursors = Cursors::create().map_err(|e| std::io::Error::other(e.to_string()));
         let cursors = cursors.map_err(StartError::system("make the cursor table"))?;
         let scrapes = telemetry.scrape.as_ref().map(listen_for_scrapes).transpose()?;
-        let observer = Observer::new(telemetry.observer, cursors, scrapes.map(Arc::new));
+        let observer = Observer::new(telemetry.observer, cursors, scrapes.map(Arc::new), wire);
         let mut loader = Loader::default();
         loader.wish(telemetry.programs);
         let notifier = Notifier::from_environment(

@@ -40,6 +40,8 @@ pub(crate) fn observe(channel: &Channel) {
                 answer(FromObserver::Buried { worker });
             }
             ToObserver::Line(line) => tell(format!("a line of worker {}", line.worker)),
+            // Said by the supervisor, who has a log for that.
+            ToObserver::Logged(_) => {}
             ToObserver::Tail { .. } => tell("a reader".to_owned()),
             // Once a second, and of no matter here.
             ToObserver::Figures(_) => {}

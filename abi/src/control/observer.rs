@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::figures::{Figures, Scraped};
 use super::loader::WaitPrograms;
 use super::looks::{Doom, LookBudget, PoolView};
-use super::pool::Identity;
+use super::pool::{Identity, Severity};
 use crate::trace::sampling::Route;
 use crate::zend::PhpBuild;
 use crate::{EngineId, Pid, PoolId, WorkerId};
@@ -71,6 +71,8 @@ pub enum ToObserver {
     TelemetryFile,
     /// A line that a worker has written.
     Line(Box<WorkerLine>),
+    /// A line that the supervisor itself has logged.
+    Logged(Box<LoggedLine>),
     /// Somebody wants to read what happens (`glasspool tail`): what, as it was asked.
     /// Descriptor: the connection, which may be closed when it has been answered.
     Tail {
@@ -95,7 +97,7 @@ pub const CLOCK_LEASE: Duration = Duration::from_secs(3);
 /// Longest question of a reader in bytes.
 pub const MAX_QUESTION_BYTES: usize = 4096;
 
-/// Longest text of a [`WorkerLine`] in bytes.
+/// Longest text of a [`WorkerLine`] and of a [`LoggedLine`] in bytes.
 pub const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// A line that a worker has written to its standard output or error, as the supervisor
@@ -121,6 +123,21 @@ pub struct WorkerLine {
     /// Bytes at its end that are left out.
     pub cut: u64,
     /// Lines of this worker before it that are left out, since the last that came.
+    pub dropped: u64,
+}
+
+/// A line of the error log that the supervisor itself has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedLine {
+    /// When, nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// Its level.
+    pub severity: Severity,
+    /// What it says, without time and level, at most [`MAX_LINE_BYTES`].
+    pub text: Vec<u8>,
+    /// Bytes at its end that are left out.
+    pub cut: u64,
+    /// Such lines before it that are left out, since the last that came.
     pub dropped: u64,
 }
 

@@ -57,6 +57,14 @@ impl SlotReader {
         self.load(BEGIN_NUMBER)
     }
 
+    /// Number of the last request that has ended, 0 before the first. What the worker wrote
+    /// anywhere before it said so has been written. Cost: one load.
+    pub fn ended(&self) -> u64 {
+        self.words
+            .get(ENDED)
+            .map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
     /// When the current or last request began (monotonic, nanoseconds); 0 before the
     /// first. One load: while a begin record is being written it may be that of the
     /// request before.

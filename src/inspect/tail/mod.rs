@@ -1,5 +1,5 @@
 //! `glasspool tail`: what happens in all pools, as it happens: requests, slow ones with
-//! their stacks, what workers print, kills and full pools.
+//! their stacks, what workers print, what the supervisor logs, kills and full pools.
 //!
 //! Asks the observer, over a socket that the supervisor passes on (`crate::tail` has the
 //! words). The observer's packets are taken as hostile too: what is in them was written by

@@ -3,10 +3,12 @@
 //!
 //! Start with [`Observer::on_line`]; `join` makes one message of a stack trace, `words` reads
 //! what it says of itself, `owner` finds its request. What PHP logs elsewhere than to
-//! standard error comes by the worker's ring: [`Requests::on_logged`].
+//! standard error comes by the worker's ring: [`Requests::on_logged`]. What the supervisor
+//! itself logs is in `supervisor`.
 
 mod join;
 mod owner;
+mod supervisor;
 mod words;
 
 use std::collections::VecDeque;

@@ -14,7 +14,7 @@ use crate::config::LogLevel;
 use crate::supervisor::departed::Departure;
 use crate::supervisor::error::seconds;
 use crate::supervisor::monotonic_ns;
-use crate::supervisor::output::{Drain, Pipes, Teller};
+use crate::supervisor::output::{Drain, Lines, Owner, Pipes, Teller};
 use crate::supervisor::pm::Burial;
 use crate::supervisor::pools::{Life, LivePool};
 use crate::supervisor::process::{self, Child, describe};
@@ -165,7 +165,9 @@ impl Supervisor {
                 let pipes = worker.pipes.take();
                 let told = self.told.subscribe();
                 let teller = Teller::new(self.observer.wire(), (id, worker.pool, pid), log.limit());
-                let drain = pipes.map(|pipes| pipes.drain_into(log, &pool.config, pid, told, teller));
+                let owner = Owner::new(&worker.slot, pool.slot_bytes);
+                let lines = Lines::new(log, &pool.config, pid);
+                let drain = pipes.map(|pipes| pipes.drain_into(lines, owner, told, teller));
                 if let Some(Err(e)) = &drain {
                     log.error(format_args!(
                         "[pool {name}] cannot read the output of child {pid}: {e}"

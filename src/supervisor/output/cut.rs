@@ -15,20 +15,30 @@ pub(super) struct Cutter {
 impl Cutter {
     /// Takes more of the stream and gives out every line that is complete: ended by a
     /// newline, by a marker (if the stream `is_marked`), or `room` bytes long with more to
-    /// follow.
-    pub(super) fn push(&mut self, bytes: &[u8], room: usize, is_marked: bool, mut each: impl FnMut(&[u8])) {
+    /// follow. Beside it stands how many markers came before it in these bytes; returned is
+    /// how many there are.
+    pub(super) fn push(
+        &mut self,
+        bytes: &[u8],
+        room: usize,
+        is_marked: bool,
+        mut each: impl FnMut(&[u8], u64),
+    ) -> u64 {
+        let mut markers = 0;
         let mut text = std::mem::take(&mut self.doubtful);
         text.extend(bytes);
         let mut rest = &text[..];
         while is_marked && let Some(at) = find(rest, MARKER) {
-            self.add(&rest[..at], room, &mut each);
-            self.end_line(&mut each);
+            self.add(&rest[..at], room, &mut |line| each(line, markers));
+            self.end_line(&mut |line| each(line, markers));
+            markers += 1;
             rest = &rest[at + MARKER.len()..];
         }
         let doubtful = if is_marked { start_of_marker(rest) } else { 0 };
         let (certain, doubtful) = rest.split_at(rest.len() - doubtful);
-        self.add(certain, room, &mut each);
+        self.add(certain, room, &mut |line| each(line, markers));
         self.doubtful.extend(doubtful);
+        markers
     }
 
     /// Gives up what is held; nothing more will come to end it. May be longer than a line
@@ -37,6 +47,16 @@ impl Cutter {
         let mut rest = std::mem::take(&mut self.pending);
         rest.append(&mut self.doubtful);
         rest
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.doubtful.is_empty()
+    }
+
+    /// Bytes of a marker that the last bytes may be.
+    pub(super) fn matched(&self) -> usize {
+        self.doubtful.len()
     }
 
     fn add(&mut self, text: &[u8], room: usize, each: &mut impl FnMut(&[u8])) {
@@ -93,7 +113,7 @@ mod tests {
     fn cut(parts: &[&[u8]]) -> (Vec<Vec<u8>>, Vec<u8>) {
         let (mut cutter, mut seen) = (Cutter::default(), Vec::new());
         for part in parts {
-            cutter.push(part, ROOM, true, |line| seen.push(line.to_vec()));
+            cutter.push(part, ROOM, true, |line, _| seen.push(line.to_vec()));
         }
         (seen, cutter.finish())
     }
@@ -162,7 +182,7 @@ mod tests {
     #[test]
     fn a_stream_without_markers_may_hold_their_bytes() {
         let (mut cutter, mut seen) = (Cutter::default(), Vec::new());
-        cutter.push(b"a\0fscf\0b\n", ROOM, false, |line| seen.push(line.to_vec()));
+        cutter.push(b"a\0fscf\0b\n", ROOM, false, |line, _| seen.push(line.to_vec()));
         assert_eq!(seen, [b"a\0fscf\0b".to_vec()]);
     }
 
@@ -180,7 +200,7 @@ mod tests {
             let (mut cutter, mut seen) = (Cutter::default(), Vec::new());
             for (part, room) in parts.iter().zip(&rooms) {
                 let before = cutter.pending.len();
-                cutter.push(part, *room, true, |line| seen.push((line.to_vec(), (*room).max(before))));
+                cutter.push(part, *room, true, |line, _| seen.push((line.to_vec(), (*room).max(before))));
                 prop_assert!(cutter.pending.len() <= (*room).max(before));
                 prop_assert!(cutter.doubtful.len() < MARKER.len());
             }

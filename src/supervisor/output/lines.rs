@@ -4,8 +4,9 @@ use glasspool_abi::Pid;
 
 use super::Stream;
 use super::cut::Cutter;
+use super::owner::is_of_nobody;
 use crate::config::{LogLevel, Pool};
-use crate::logs::ErrorLog;
+use crate::logs::{ErrorLog, RequestIds};
 
 /// What a line has for its text at least, however long its pool's name is.
 const LEAST_TEXT_BYTES: usize = 64;
@@ -15,7 +16,7 @@ const CLOSED: &str = ", pipe is closed";
 #[derive(Debug)]
 enum Form {
     /// Said whose they are.
-    Decorated { pool: String, pid: Pid },
+    Decorated { pool: String },
     /// As they are.
     Plain,
 }
@@ -23,32 +24,42 @@ enum Form {
 /// What a worker has said and what of it is not in the log yet. The text of one stream
 /// at a time is held: the other's flushes it.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(in crate::supervisor) struct Lines {
     pub(super) log: ErrorLog,
+    pub(super) pid: Pid,
     form: Form,
     cutter: Cutter,
+    /// The request that wrote what the cutter holds, if that is certain of all of it.
+    held_of: Option<RequestIds>,
     last: Stream,
 }
 
 impl Lines {
-    pub(super) fn new(log: &ErrorLog, pool: &Pool, pid: Pid) -> Lines {
+    pub(in crate::supervisor) fn new(log: &ErrorLog, pool: &Pool, pid: Pid) -> Lines {
         let form = match pool.decorate_workers_output {
             true => Form::Decorated {
                 pool: pool.name.clone(),
-                pid,
             },
             false => Form::Plain,
         };
         Lines {
             log: log.clone(),
+            pid,
             form,
             cutter: Cutter::default(),
+            held_of: None,
             last: Stream::Stderr,
         }
     }
 
-    /// More of a stream.
-    pub(super) fn take(&mut self, stream: Stream, bytes: &[u8]) {
+    /// More of a stream. `writer` tells the request of a line that has so many markers before
+    /// it in these bytes, if that is certain.
+    pub(super) fn take(
+        &mut self,
+        stream: Stream,
+        bytes: &[u8],
+        mut writer: impl FnMut(u64) -> Option<RequestIds>,
+    ) {
         if stream != self.last {
             self.finish("");
             self.last = stream;
@@ -56,8 +67,23 @@ impl Lines {
         let around = self.around("");
         let room = around.room(self.log.limit());
         let is_marked = stream == Stream::Stderr;
-        self.cutter
-            .push(bytes, room, is_marked, |text| self.log.raw(&around.line(text)));
+        // The next line may begin with what is held, which then has to be of the same request.
+        let (mut is_whole, held_of) = (self.cutter.is_empty(), self.held_of);
+        let markers = self.cutter.push(bytes, room, is_marked, |text, markers| {
+            let known = std::mem::replace(&mut is_whole, true);
+            let request = writer(markers).filter(|request| known || held_of == Some(*request));
+            self.log
+                .said(&around.line(text), request.filter(|_| !is_of_nobody(text)));
+        });
+        self.held_of = match self.cutter.is_empty() {
+            true => None,
+            false => writer(markers).filter(|request| is_whole || held_of == Some(*request)),
+        };
+    }
+
+    /// Whether the bytes of a marker that were taken last are so many.
+    pub(super) fn is_in_step(&self, matched: usize) -> bool {
+        self.cutter.matched() == matched
     }
 
     /// The stream's end.
@@ -83,16 +109,16 @@ impl Lines {
         }
         if rest.len() > room {
             let tail = rest.split_off(room);
-            self.log.raw(&inner.line(&rest));
+            self.log.said(&inner.line(&rest), self.held_of);
             rest = tail;
         }
-        self.log.raw(&around.line(&rest));
+        self.log.said(&around.line(&rest), self.held_of);
     }
 
     /// What stands around text that is logged now. Like php-fpm, this does not ask whether
     /// warnings are logged: `catch_workers_output` alone decides.
     fn around(&self, suffix: &str) -> Around {
-        let Form::Decorated { pool, pid } = &self.form else {
+        let (Form::Decorated { pool }, pid) = (&self.form, self.pid) else {
             return Around::default();
         };
         let mut before = self.log.head(LogLevel::Warning);
@@ -127,8 +153,10 @@ mod tests {
     use std::num::NonZeroU32;
     use std::path::PathBuf;
 
+    use glasspool_abi::trace::{SpanId, TraceId};
+
     use super::*;
-    use crate::config::{Global, ListenAddress, LogTarget};
+    use crate::config::{Global, ListenAddress, LogForm, LogTarget};
     use crate::logs::Standing;
 
     /// A worker of a pool whose output goes to a log of its own.
@@ -191,7 +219,7 @@ mod tests {
         for (limit, length) in [(1050, 2048), (1050, 2900), (8000, 4096)] {
             let stage = Stage::new(limit, true);
             let text = "a".repeat(length) + "\n";
-            stage.lines().take(Stream::Stderr, text.as_bytes());
+            stage.lines().take(Stream::Stderr, text.as_bytes(), |_| None);
             let logged = stage.logged();
             let mut found = 0;
             for (number, line) in logged.iter().enumerate() {
@@ -209,14 +237,67 @@ mod tests {
     fn plain_lines_are_nothing_but_the_text() {
         let stage = Stage::new(1024, false);
         let mut lines = stage.lines();
-        lines.take(Stream::Stderr, &[b'a'; 100]);
-        lines.take(Stream::Stderr, &[&[b'b'; 2500][..], b"\n"].concat());
+        lines.take(Stream::Stderr, &[b'a'; 100], |_| None);
+        lines.take(Stream::Stderr, &[&[b'b'; 2500][..], b"\n"].concat(), |_| None);
         let expected = [
             "a".repeat(100) + &"b".repeat(923) + "\n",
             "b".repeat(1023) + "\n",
             "b".repeat(554) + "\n",
         ];
         assert_eq!(stage.logged(), expected);
+    }
+
+    #[test]
+    fn a_line_that_several_requests_wrote_is_of_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let global = Global {
+            error_log: Some(LogTarget::File(path.clone())),
+            error_form: LogForm::Json,
+            ..Global::default()
+        };
+        let standing = Standing {
+            foreground: false,
+            force_stderr: false,
+        };
+        let log = ErrorLog::open(&global, standing).expect("opens");
+        let pool = Pool::new("www", ListenAddress::TcpPort(9000), NonZeroU32::MIN);
+        let mut lines = Lines::new(&log, &pool, PID);
+        let request = |number| {
+            Some(RequestIds {
+                trace_id: TraceId([number; 16]),
+                span_id: SpanId([number; 8]),
+            })
+        };
+        for (text, writer) in [
+            (&b"whole\nto "[..], request(1)),
+            (b"its end\nhalf ", request(1)),
+            (b"and half\nanother\nof ", request(2)),
+            (b"nobody\nlast", None),
+        ] {
+            lines.take(Stream::Stderr, text, |_| writer);
+        }
+        lines.end();
+        let said: Vec<_> = std::fs::read_to_string(path)
+            .expect("is text")
+            .lines()
+            .map(|line| {
+                let line: serde_json::Value = serde_json::from_str(line).expect("is JSON");
+                let ids = ["trace_id", "span_id"].map(|key| line[key].as_str().map(|id| id[..2].to_owned()));
+                (line["message"].as_str().map(str::to_owned), ids)
+            })
+            .collect();
+        let line =
+            |text: &str, id: Option<&str>| (Some(text.to_owned()), [id, id].map(|id| id.map(str::to_owned)));
+        let expected = [
+            line("whole", Some("01")),
+            line("to its end", Some("01")),
+            line("half and half", None),
+            line("another", Some("02")),
+            line("of nobody", None),
+            line("last", None),
+        ];
+        assert_eq!(said, expected);
     }
 
     #[test]
@@ -229,7 +310,7 @@ mod tests {
             (Stream::Stderr, "msg 3"),
             (Stream::Stdout, "msg 4"),
         ] {
-            lines.take(stream, text.as_bytes());
+            lines.take(stream, text.as_bytes(), |_| None);
         }
         // The other one's end is not the line's.
         lines.close(Stream::Stderr);
@@ -249,8 +330,8 @@ mod tests {
         for length in (405..436).step_by(3) {
             let stage = Stage::new(512, true);
             let mut lines = stage.lines();
-            lines.take(Stream::Stderr, &vec![b'a'; length]);
-            lines.take(Stream::Stderr, b"\0fsc");
+            lines.take(Stream::Stderr, &vec![b'a'; length], |_| None);
+            lines.take(Stream::Stderr, b"\0fsc", |_| None);
             lines.close(Stream::Stderr);
             let logged = stage.logged();
             assert!(logged.iter().all(|line| line.len() <= 512), "{length}");
@@ -267,7 +348,7 @@ mod tests {
     #[test]
     fn the_level_of_the_log_does_not_hide_what_workers_say() {
         let stage = Stage::at_level(1024, true, LogLevel::Alert);
-        stage.lines().take(Stream::Stderr, b"help\n");
+        stage.lines().take(Stream::Stderr, b"help\n", |_| None);
         assert_eq!(said(&stage.logged()[0]), "stderr: \"help\"\n");
     }
 }

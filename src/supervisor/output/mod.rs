@@ -3,25 +3,27 @@
 //!
 //! A worker must never wait for its pipes: they are drained whatever the log does, which
 //! itself drops and counts lines that nobody takes. How text becomes lines is in `cut`,
-//! how they look in `lines`; `teller` tells the observer the same.
+//! how they look in `lines`, whose they are, where the log has a place for that, in `owner`; `teller` tells the observer the same, over `wire`.
 
 mod cut;
 mod lines;
+mod owner;
 mod teller;
+mod wire;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use glasspool_abi::Pid;
 use glasspool_abi::control::OutputStream;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::lines::Lines;
-pub(super) use self::teller::{Teller, Wire, wants_lines};
-use crate::config::Pool;
-use crate::logs::{Errno, ErrorLog};
+pub(super) use self::lines::Lines;
+pub(super) use self::owner::Owner;
+pub(super) use self::teller::Teller;
+pub(super) use self::wire::{Wire, wants_lines};
+use crate::logs::Errno;
 
 /// Bytes that are read before everything else has its turn again.
 const BYTES_PER_TURN: usize = 16 * 1024;
@@ -77,9 +79,8 @@ impl Pipes {
     /// `told`, as php-fpm does, so that the log has first what happens first.
     pub(super) fn drain_into(
         self,
-        log: &ErrorLog,
-        pool: &Pool,
-        pid: Pid,
+        lines: Lines,
+        owner: Owner,
         told: watch::Receiver<bool>,
         teller: Teller,
     ) -> io::Result<Drain> {
@@ -87,9 +88,9 @@ impl Pipes {
         let drained = Drained {
             stdout: Some(pipe::Receiver::from_owned_fd(self.stdout)?),
             stderr: Some(pipe::Receiver::from_owned_fd(self.stderr)?),
-            lines: Lines::new(log, pool, pid),
+            lines,
+            owner,
             teller,
-            pid,
         };
         tokio::spawn(drained.run(asks, told));
         Ok(Drain(asked))
@@ -126,8 +127,8 @@ struct Drained {
     stdout: Option<pipe::Receiver>,
     stderr: Option<pipe::Receiver>,
     lines: Lines,
+    owner: Owner,
     teller: Teller,
-    pid: Pid,
 }
 
 impl Drained {
@@ -136,6 +137,9 @@ impl Drained {
             () = is_told(&mut told) => {}
             () = tokio::time::sleep(HOLD) => {}
             Some(done) = asks.recv() => self.answer(done).await,
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.listen(stream);
         }
         while self.stdout.is_some() || self.stderr.is_some() {
             tokio::select! {
@@ -157,6 +161,19 @@ impl Drained {
     fn take_turn(&mut self, stream: Stream) {
         // Without anything to read it was woken for nothing, which happens.
         let _was_there_anything = self.read(stream);
+        if self.lines.log.names_requests() {
+            self.listen(stream);
+        }
+    }
+
+    fn listen(&mut self, stream: Stream) {
+        let pipe = match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        };
+        if let Some(pipe) = pipe {
+            self.owner.listen(stream, pipe);
+        }
     }
 
     /// Reads until there is nothing more right now.
@@ -189,8 +206,17 @@ impl Drained {
                 false
             }
             Some(Ok(count)) => {
-                self.lines.take(stream, &buffer[..count]);
-                self.teller.take(stream.output(), &buffer[..count]);
+                let bytes = &buffer[..count];
+                let (before, matched) = self.teller.marks();
+                self.teller.take(stream.output(), bytes);
+                if self.lines.log.names_requests() {
+                    let in_step = self.lines.is_in_step(matched).then_some(before);
+                    let (marks, _) = self.teller.marks();
+                    let mut writers = self.owner.writers(stream, pipe.as_ref(), in_step, marks);
+                    self.lines.take(stream, bytes, |marks| writers.of(marks));
+                } else {
+                    self.lines.take(stream, bytes, |_| None);
+                }
                 true
             }
             Some(Err(e)) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
@@ -201,7 +227,7 @@ impl Drained {
                 self.lines.close(stream);
                 self.lines.log.error(format_args!(
                     "unable to read what child {} said into {}: {}",
-                    self.pid,
+                    self.lines.pid,
                     stream.name(),
                     Errno(&e)
                 ));

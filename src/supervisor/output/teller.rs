@@ -5,72 +5,18 @@
 //! of the way to the observer is counted, and the count goes with the next line. Nothing
 //! waits here.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use glasspool_abi::control::{MAX_LINE_BYTES, ObserverStart, OutputStream, ToObserver, WorkerLine};
+use glasspool_abi::control::{MAX_LINE_BYTES, OutputStream, ToObserver, WorkerLine};
 use glasspool_abi::{Pid, PoolId, WorkerId};
-use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 
 use super::cut::MARKER;
-use crate::supervisor::link::WeakLink;
+use super::wire::Wire;
 use crate::supervisor::monotonic_ns;
 
-/// Messages that may wait for the observer at most when a line is added: 4 MiB of text.
-const MOST_WAITING: usize = 512;
 /// Lines of one worker per second.
 const LINES_PER_SECOND: u32 = 500;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Least text of a line, however small `log_limit` is.
 const LEAST_LINE_BYTES: usize = 256;
-
-/// Whether an observer that is started so has a use for what workers say.
-pub(in crate::supervisor) fn wants_lines(start: &ObserverStart) -> bool {
-    let variables = start.otel_file.iter().chain(&start.otel_env).cloned().collect();
-    let (options, _) = Options::from_env(&variables, FileDefaults::default());
-    start.history_bytes > 0 || options.logs.exporter != ExporterKind::None
-}
-
-/// The way to the observer, whichever runs at the moment; shared by all workers.
-#[derive(Debug, Clone, Default)]
-pub(in crate::supervisor) struct Wire(Arc<Mutex<Way>>);
-
-#[derive(Debug, Default)]
-enum Way {
-    /// Nobody wants lines.
-    #[default]
-    Unwanted,
-    /// They are wanted, and no observer runs.
-    Broken,
-    Open(WeakLink<ToObserver>),
-}
-
-impl Wire {
-    /// From now on lines go there; with `None` they are counted until there is an observer.
-    pub(in crate::supervisor) fn connect(&self, link: Option<WeakLink<ToObserver>>) {
-        *self.way() = link.map_or(Way::Broken, Way::Open);
-    }
-
-    /// Nobody wants lines.
-    pub(in crate::supervisor) fn disconnect(&self) {
-        *self.way() = Way::Unwanted;
-    }
-
-    fn is_wanted(&self) -> bool {
-        !matches!(*self.way(), Way::Unwanted)
-    }
-
-    fn send(&self, line: WorkerLine) -> bool {
-        match &*self.way() {
-            Way::Open(link) => link.send_if_idle(ToObserver::Line(Box::new(line)), MOST_WAITING),
-            Way::Unwanted | Way::Broken => false,
-        }
-    }
-
-    /// Nobody can leave it half-changed: each change is one assignment.
-    fn way(&self) -> MutexGuard<'_, Way> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Tells the observer what one worker writes.
 #[derive(Debug)]
@@ -121,6 +67,11 @@ impl Teller {
             second: (0, 0),
             told: 0,
         }
+    }
+
+    /// Marks seen, and bytes of another that the last bytes of standard error are.
+    pub(super) fn marks(&self) -> (u64, usize) {
+        (self.ended, self.matched)
     }
 
     /// More of a stream.
@@ -224,7 +175,7 @@ impl Teller {
             cut,
             dropped: self.dropped,
         };
-        self.dropped = if self.wire.send(line) {
+        self.dropped = if self.wire.send(ToObserver::Line(Box::new(line))) {
             0
         } else {
             self.dropped.saturating_add(lines)
@@ -255,7 +206,7 @@ mod tests {
             let (events, _inbox) = mpsc::channel::<Delivery<u32>>(4);
             let link = Link::<ToObserver>::start(ours, 4096, events, |delivery| delivery).expect("starts");
             let wire = Wire::default();
-            wire.connect(Some(link.downgrade()));
+            wire.connect(link.downgrade());
             let mut teller = Teller::new(&wire, (WorkerId(7), PoolId(1), Pid(4711)), limit);
             give(&mut teller);
             drop(link);
@@ -345,7 +296,7 @@ mod tests {
         let mut teller = Teller::new(&wire, (WorkerId(7), PoolId(1), Pid(1)), 1024);
         teller.take(OutputStream::Stderr, b"a\n\0fscf\0");
         assert_eq!((teller.dropped, teller.ended), (0, 1));
-        wire.connect(None);
+        wire.disconnect(true);
         teller.take(OutputStream::Stderr, b"a\nb\n\0fscf\0");
         assert_eq!((teller.dropped, teller.ended), (2, 2));
     }

@@ -1,7 +1,7 @@
 //! A pool that writes lines, with a collector beside it and `glasspool tail` at hand.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -75,14 +75,7 @@ impl Stand {
 
     /// Runs a script of the folder for a request of this path; what it answers.
     pub(super) fn run(&self, name: &str, uri: &str) -> String {
-        let script = self.path(name);
-        let params = [
-            ("REQUEST_METHOD", "GET"),
-            ("SCRIPT_FILENAME", script.to_str().expect("text")),
-            ("SCRIPT_NAME", uri),
-            ("REQUEST_URI", uri),
-        ];
-        ask(&self.path("www.sock"), &params).unwrap_or_else(|e| panic!("{uri}: {e}\n{}", self.log()))
+        run_in(&self.path(""), name, uri, &[]).unwrap_or_else(|e| panic!("{uri}: {e}\n{}", self.log()))
     }
 
     /// The first log record that is looked for, once it has come.
@@ -167,6 +160,13 @@ impl Stand {
         self.supervised.pid()
     }
 
+    /// The process that looks after the workers.
+    pub(super) fn observer(&self) -> i32 {
+        self.wait_for("an observer", || {
+            self.supervised.children(Some("observer")).first().copied()
+        })
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(GLASSPOOL);
         command.arg("tail").arg(self.pid().to_string()).args(arguments);
@@ -187,6 +187,19 @@ fn configure(folder: &TempDir, pool: &str, toml: &str) {
     let conf = format!("{conf}{pool}\n").replace("ROOT", &root);
     fs::write(folder.path().join("fpm.conf"), conf).expect("writes");
     fs::write(folder.path().join("glasspool.toml"), toml.replace("ROOT", &root)).expect("writes");
+}
+
+/// Runs a script of a stand's folder for a request of this path with these parameters too;
+/// what it answers.
+pub(super) fn run_in(folder: &Path, name: &str, uri: &str, more: &[(&str, &str)]) -> io::Result<String> {
+    let script = folder.join(name);
+    let params = [
+        ("REQUEST_METHOD", "GET"),
+        ("SCRIPT_FILENAME", script.to_str().expect("text")),
+        ("SCRIPT_NAME", uri),
+        ("REQUEST_URI", uri),
+    ];
+    ask(&folder.join("www.sock"), &[&params, more].concat())
 }
 
 /// A reader that follows.

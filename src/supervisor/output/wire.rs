@@ -1,0 +1,91 @@
+//! The way of lines to the observer, for workers and for the log of the supervisor itself.
+//! Nothing waits here.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
+
+use glasspool_abi::control::{LoggedLine, MAX_LINE_BYTES, ObserverStart, ToObserver};
+use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
+
+use crate::logs::{Heard, Listener, MAX_TOLD_BYTES, Told};
+use crate::supervisor::link::WeakLink;
+use crate::supervisor::pools::severity;
+
+/// Messages that may wait for the observer at most when a line is added: 4 MiB of text.
+const MOST_WAITING: usize = 512;
+const _: () = assert!(MAX_TOLD_BYTES <= MAX_LINE_BYTES);
+
+/// Whether an observer that is started so has a use for lines.
+pub(in crate::supervisor) fn wants_lines(start: &ObserverStart) -> bool {
+    let variables = start.otel_file.iter().chain(&start.otel_env).cloned().collect();
+    let (options, _) = Options::from_env(&variables, FileDefaults::default());
+    start.history_bytes > 0 || options.logs.exporter != ExporterKind::None
+}
+
+/// The way to the observer, whichever runs at the moment; shared by all workers.
+#[derive(Debug, Clone, Default)]
+pub(in crate::supervisor) struct Wire(Arc<Mutex<Way>>);
+
+#[derive(Debug, Default)]
+enum Way {
+    /// Nobody wants lines.
+    #[default]
+    Unwanted,
+    /// They are wanted, and no observer runs.
+    Broken,
+    Open(WeakLink<ToObserver>),
+}
+
+impl Wire {
+    /// From now on lines go there.
+    pub(in crate::supervisor) fn connect(&self, link: WeakLink<ToObserver>) {
+        *self.way() = Way::Open(link);
+    }
+
+    /// There is no observer to take lines until the next [`Wire::connect`]; `wanted` if they
+    /// are for its successor.
+    pub(in crate::supervisor) fn disconnect(&self, wanted: bool) {
+        *self.way() = match wanted {
+            true => Way::Broken,
+            false => Way::Unwanted,
+        };
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        !matches!(*self.way(), Way::Unwanted)
+    }
+
+    /// False if there is no observer to take it, or too much waits for it.
+    pub(super) fn send(&self, message: ToObserver) -> bool {
+        match &*self.way() {
+            Way::Open(link) => link.send_if_idle(message, MOST_WAITING),
+            Way::Unwanted | Way::Broken => false,
+        }
+    }
+
+    /// Nobody can leave it half-changed: each change is one assignment.
+    fn way(&self) -> MutexGuard<'_, Way> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the supervisor logs goes to the observer too.
+impl Listener for Wire {
+    fn hear(&mut self, line: &Told) -> Heard {
+        if !self.is_wanted() {
+            return Heard::Unwanted;
+        }
+        let since = line.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let line = LoggedLine {
+            unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            severity: severity(line.level),
+            text: line.text.clone(),
+            cut: line.cut,
+            dropped: line.dropped,
+        };
+        match self.send(ToObserver::Logged(Box::new(line))) {
+            true => Heard::Taken,
+            false => Heard::NotNow,
+        }
+    }
+}
