@@ -88,6 +88,8 @@ fn a_worker_whose_page_was_begun_is_accounted_for_from_then_on() {
         return;
     };
     let mut php = Php::start("", "usleep(50000);");
+    // It waits to be told to go on; what it did before that is not told.
+    php.settle();
     let slot = SlotIndex(6);
     let began = now_ns();
     watch.page(slot.0).begin(began);
@@ -96,7 +98,7 @@ fn a_worker_whose_page_was_begun_is_accounted_for_from_then_on() {
         .roster
         .register_since(php.pidfd(), WorkerId(6), slot, build, Some(began));
     registered.unwrap();
-    // It waits to be told to go on, and nothing has been told of it yet.
+    // Nothing has been told of it yet.
     let before = watch.eye.times(slot, now_ns()).unwrap();
     assert!(watch.eye.runs(slot) && before.on_cpu_ns > 0);
     php.turn();
