@@ -319,6 +319,17 @@ impl Bench {
         self.observer.on_answer(answer);
     }
 
+    /// Waits until the console has this. What goes there by different lanes comes in no order.
+    pub(super) async fn console_has(&self, what: &str) {
+        let told = async {
+            while !String::from_utf8_lossy(&self.console.lock().expect("nobody panics")).contains(what) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(LIMIT, told).await;
+        in_time.unwrap_or_else(|_| panic!("the console never had {what}"));
+    }
+
     /// Ends the observer; what it told the console, the error log and the slow log.
     pub(super) async fn finish(self) -> (String, String, String) {
         self.observer.finish(self.answers, Duration::from_secs(5)).await;

@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 use super::lane::{Failure, Sent, Sink};
 use super::otlp::Messages;
 
-/// Lines that wait for the thread: one for each signal, which sends one batch at a time.
-const WAITING: usize = 3;
+/// Lines that wait for the thread: one for each lane (spans, spans of waits, log records,
+/// metrics), which sends one batch at a time. All do so when the pipeline ends.
+const WAITING: usize = 4;
 
 /// Where lines go. Clones write to the same place, and no line is inside another.
 #[derive(Debug, Clone)]

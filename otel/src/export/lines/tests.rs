@@ -127,3 +127,18 @@ async fn a_pipe_that_nobody_reads_holds_nobody_up_and_the_lines_behind_it_stay_w
             .all(|line| serde_json::from_str::<Value>(line).is_ok())
     );
 }
+
+#[tokio::test]
+async fn batches_of_all_lanes_at_once_are_taken() {
+    const ROUNDS: usize = 50;
+    let mut file = tempfile::tempfile().expect("a file");
+    let (sink, _lines) = sink(Some(file.try_clone().expect("clones")));
+    for _ in 0..ROUNDS {
+        // Spans, spans of waits, log records, metrics: asked before the thread has its turn.
+        let send = || sink.send(batch());
+        let sent = tokio::join!(send(), send(), send(), send());
+        let good = || Ok(Sent::default());
+        assert_eq!(sent, (good(), good(), good(), good()));
+    }
+    assert_eq!(read(&mut file).lines().count(), 4 * ROUNDS);
+}
