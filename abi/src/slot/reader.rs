@@ -35,9 +35,11 @@ impl SlotReader {
         self.words.get(index).map_or(0, |w| w.load(Ordering::Relaxed))
     }
 
-    /// The stage; `None` for a number that is no stage, also before the first.
+    /// The stage; `None` for a number that is no stage, also before the first. What the worker
+    /// wrote anywhere before it came to that stage has been written. Cost: one load.
     pub fn stage(&self) -> Option<Stage> {
-        Stage::from_word(self.load(STAGE))
+        let stage = self.words.get(STAGE);
+        Stage::from_word(stage.map_or(0, |word| word.load(Ordering::Acquire)))
     }
 
     /// When the first byte of the request under way came (monotonic, nanoseconds), if

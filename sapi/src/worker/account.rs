@@ -53,6 +53,12 @@ impl Account {
         Account { source, is_forked }
     }
 
+    /// Whether this process is a copy of the worker that its script has forked: what it shares
+    /// with the worker is the worker's to write. Cost: one load.
+    pub(crate) fn is_copy(&self) -> bool {
+        (self.is_forked)()
+    }
+
     /// A request begins. Its number is on the records of its waits. Returns wall clock and
     /// monotonic clock, nanoseconds.
     pub(crate) fn begin(&mut self, number: u64) -> (u64, u64) {

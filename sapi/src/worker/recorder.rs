@@ -77,13 +77,23 @@ impl Recorder {
     }
 
     pub(crate) fn set_stage(&mut self, stage: Stage) {
-        self.slot.set_stage(stage);
+        if !self.is_copy() {
+            self.slot.set_stage(stage);
+        }
+    }
+
+    /// Whether this is a copy of the worker that its script has forked. It has the slot too,
+    /// which tells of the worker's request and of no other; so it says nothing.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.account.is_copy()
     }
 
     /// Takes the time: the first byte of a request is here.
     pub(crate) fn mark_start(&mut self) {
         self.start = self.account.begin(self.number + 1);
-        self.slot.set_started(self.start.1);
+        if !self.is_copy() {
+            self.slot.set_started(self.start.1);
+        }
     }
 
     /// When the request under way began, wall clock and monotonic, and the user and
@@ -113,7 +123,6 @@ impl Recorder {
     ) {
         let said = Said::of(params);
         let origin = context::origin_for_record(params, said.client, policy);
-        self.slot.set_content_length(resolved.content_length);
         let begin = &mut self.begin;
         begin.begin(scalars);
         begin.text(Text::Method, said.method);
@@ -158,8 +167,12 @@ impl Recorder {
         if let Some(queued) = self.queued_ns {
             begin.text(Text::Queued, queued.to_string().as_bytes());
         }
-        self.slot.publish_begin(begin.bytes(), self.account.at_begin());
-        self.slot.set_stage(Stage::Info);
+        if !self.is_copy() {
+            self.slot.set_content_length(resolved.content_length);
+            self.slot
+                .publish_begin(self.begin.bytes(), self.account.at_begin());
+            self.slot.set_stage(Stage::Info);
+        }
     }
 
     /// Takes the route that the application names.
@@ -172,8 +185,10 @@ impl Recorder {
     /// Adds who the client says it is, once PHP has found out.
     pub(crate) fn user(&mut self, user: &[u8]) {
         self.begin.text(Text::User, user);
-        self.slot
-            .publish_begin(self.begin.bytes(), self.account.at_begin());
+        if !self.is_copy() {
+            self.slot
+                .publish_begin(self.begin.bytes(), self.account.at_begin());
+        }
     }
 
     /// Publishes what has ended. CPU time is counted from the end of the request
@@ -191,11 +206,13 @@ impl Recorder {
             times,
             ..scalars
         };
-        self.slot.set_last(Last {
-            cpu_ns: scalars.cpu_user_ns + scalars.cpu_system_ns,
-            duration_ns: scalars.end_mono_ns.saturating_sub(self.start.1),
-            memory_peak: scalars.memory_peak,
-        });
+        if !self.is_copy() {
+            self.slot.set_last(Last {
+                cpu_ns: scalars.cpu_user_ns + scalars.cpu_system_ns,
+                duration_ns: scalars.end_mono_ns.saturating_sub(self.start.1),
+                memory_peak: scalars.memory_peak,
+            });
+        }
         if let Some(error) = error {
             scalars.flags |= record::HAS_ERROR | if error.is_fatal() { record::FATAL } else { 0 };
             scalars.error_level = u32::try_from(error.kind).unwrap_or(0);
@@ -237,8 +254,11 @@ impl Recorder {
     }
 
     fn publish(&mut self) {
-        self.slot.set_started(0);
         self.lines.ended = self.number;
+        if self.is_copy() {
+            return;
+        }
+        self.slot.set_started(0);
         if self.slot.publish_end(self.number, self.end.bytes()) {
             self.ring_bell();
         }

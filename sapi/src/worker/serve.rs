@@ -69,10 +69,11 @@ fn serve_one(pool: &PoolSpec, settings: &PathSettings, served: &mut u64, most: u
     };
     // No borrow of the exchange is held here: PHP calls back into it.
     let outcome = ffi::run_request(&prepared.request());
-    if pool.catch_output {
-        log::mark_end_of_request();
-    }
     exchange::with(|x| {
+        // What a copy of the worker ends, which the script has forked, is no request of ours.
+        if pool.catch_output && !x.recorder.is_copy() {
+            log::mark_end_of_request();
+        }
         let (mut scalars, error) = x.end();
         scalars.status = if outcome.started { outcome.status } else { 500 };
         scalars.memory_peak = outcome.memory_peak;

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use glasspool_abi::control::PoolSpec;
 use glasspool_abi::create_slot_memory;
 use glasspool_abi::record::End;
+use glasspool_abi::slot::Stage;
 use glasspool_abi::times::{self, Known, PAGE_BYTES, REQUEST, TIMES};
 
 use crate::harness::{Engine, Setup, Worker, params, pool, read_response, send};
@@ -110,7 +111,7 @@ fn holds(worker: &Worker, inode: u64) -> bool {
 }
 
 #[test]
-fn a_process_that_the_application_forks_leaves_the_page_alone() {
+fn a_process_that_the_application_forks_leaves_page_and_slot_alone() {
     let map = Map::new();
     let mut setup = Setup::of(pool());
     setup.start.define.push(("ffi.enable".to_owned(), "1".to_owned()));
@@ -131,13 +132,15 @@ fn a_process_that_the_application_forks_leaves_the_page_alone() {
     send(&mut stream, &params(&script), b"", false);
     let writer = fs::OpenOptions::new().write(true).open(&fifo).expect("opens");
     // The child's, which goes on as if it were the worker.
-    let end = worker.records(1).remove(0);
-    assert_eq!((end.status, end.times), (200, Known::Nothing));
+    assert_eq!(read_response(&mut stream).body(), "");
     assert_eq!(map.request(), 1, "the worker's request is under way");
+    assert_eq!(worker.slot.ended(), 0, "and has not ended");
+    assert_eq!(worker.slot.stage(), Some(Stage::Executing));
     drop(writer);
     let end = worker.records(1).remove(0);
     assert!(matches!(end.times, Known::All(_)), "{:?}", end.times);
     assert_eq!(map.request(), 0);
+    worker.until(|slot| slot.ended() == 1 && slot.stage() == Some(Stage::Accepting));
 }
 
 #[test]

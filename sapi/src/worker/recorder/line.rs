@@ -62,7 +62,10 @@ impl Recorder {
     /// Whether a line for there is to be told.
     pub(crate) fn wants_line(&self, target: Target<'_>) -> bool {
         let lines = &self.lines;
-        lines.wanted && lines.ended < self.number && !(lines.caught && target.is_standard_error())
+        lines.wanted
+            && lines.ended < self.number
+            && !(lines.caught && target.is_standard_error())
+            && !self.is_copy()
     }
 
     /// PHP logs this in the request under way, the beginning of so many bytes; `level` is its
