@@ -173,19 +173,19 @@ impl Destinations {
         line::head(self.form(), &Zoned::now(), level, self.place(place))
     }
 
-    /// Writes a message as a line, `cut` at the limit or whole; `told` to the audience as well.
-    pub(super) fn say(
-        &mut self,
-        level: LogLevel,
-        message: &[u8],
-        place: &Location<'_>,
-        (cut, told): (bool, bool),
-    ) {
+    /// Tells the audience a message that the log has, or leaves out by its level.
+    pub(super) fn tell_of(&mut self, level: LogLevel, message: &[u8]) {
+        if level >= self.rules.level
+            && let Some(audience) = &mut self.audience
+        {
+            audience.tell(level, message);
+        }
+    }
+
+    /// Writes a message as a line, `cut` at the limit or whole.
+    pub(super) fn say(&mut self, level: LogLevel, message: &[u8], place: &Location<'_>, cut: bool) {
         if level < self.rules.level {
             return;
-        }
-        if let Some(audience) = self.audience.as_mut().filter(|_| told) {
-            audience.tell(level, message);
         }
         let (now, place) = (Zoned::now(), self.place(place));
         let limit = cut.then_some(self.rules.limit);

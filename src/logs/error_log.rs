@@ -202,9 +202,7 @@ impl ErrorLog {
     /// A line that is never cut.
     #[track_caller]
     pub fn whole(&self, level: LogLevel, message: impl fmt::Display) {
-        let message = message.to_string();
-        self.locked()
-            .say(level, message.as_bytes(), Location::caller(), (false, self.told));
+        self.say(level, message.to_string().as_bytes(), Location::caller(), false);
     }
 
     /// With a level that is known only at run time.
@@ -218,8 +216,15 @@ impl ErrorLog {
     /// Bytes that need not be text, such as what a script printed. Cut at `log_limit`.
     #[track_caller]
     pub fn bytes(&self, level: LogLevel, message: &[u8]) {
-        self.locked()
-            .say(level, message, Location::caller(), (true, self.told));
+        self.say(level, message, Location::caller(), true);
+    }
+
+    fn say(&self, level: LogLevel, message: &[u8], place: &Location<'_>, cut: bool) {
+        let mut destinations = self.locked();
+        if self.told {
+            destinations.tell_of(level, message);
+        }
+        destinations.say(level, message, place, cut);
     }
 
     /// Whether lines of this level are written.

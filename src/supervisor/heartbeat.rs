@@ -83,7 +83,9 @@ impl Supervisor {
                     gauge.strike = Some(strike);
                     let told = told(&gauge.request(), elapsed);
                     doomed.push((*id, signal));
-                    self.log.warning(format_args!(
+                    // What is told elsewhere names no query, which may hold secrets; the kill is
+                    // told there all the same.
+                    self.log.untold().warning(format_args!(
                         "[pool {}] child {pid}, {told}, terminating",
                         pool.name
                     ));

@@ -374,6 +374,8 @@ impl Observer {
         if let Some(running) = &mut self.running {
             heard(running.clocks.run(false, Instant::now()), log);
         }
+        // What is logged from now on nobody can be told any more.
+        log.hand_on();
         self.tell(log, ToObserver::Stop { within }, vec![]);
         self.wire.disconnect(false);
     }

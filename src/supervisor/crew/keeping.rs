@@ -82,6 +82,7 @@ impl Supervisor {
             gauge: None,
             retired: false,
             awaiting: None,
+            serves: Arc::default(),
         };
         self.workers.insert(id, worker);
         self.requested += 1;
@@ -163,7 +164,7 @@ impl Supervisor {
                     Err(e) => log.error(format_args!("[pool {name}] cannot see child {pid} at work: {e}")),
                 }
                 let pipes = worker.pipes.take();
-                let told = self.told.subscribe();
+                let told = (self.told.subscribe(), Arc::clone(&worker.serves));
                 let teller = Teller::new(self.observer.wire(), (id, worker.pool, pid), log.limit());
                 let owner = Owner::new(&worker.slot, pool.slot_bytes);
                 let lines = Lines::new(log, &pool.config, pid);
@@ -176,6 +177,7 @@ impl Supervisor {
                 self.watch(id, pid, drain.and_then(Result::ok));
             }
             Action::Serve(pid) => {
+                worker.serves.notify_one();
                 pool.backoff.succeeded();
                 let Some((view, fds)) = worker.introduction(id, pid, pool.slot_bytes, &self.waits) else {
                     return;

@@ -8,6 +8,7 @@ use glasspool_abi::control::{ProcessStatus, WorkerView};
 use glasspool_abi::slot::Stage;
 use glasspool_abi::{EngineId, Pid, PoolId, WorkerId};
 use rustix::process::Signal;
+use tokio::sync::Notify;
 
 use crate::supervisor::monotonic_ns;
 use crate::supervisor::output::Pipes;
@@ -44,6 +45,8 @@ pub(in crate::supervisor) struct Worker {
     pub(super) retired: bool,
     /// What it is sent when its process is known.
     pub(super) awaiting: Option<Signal>,
+    /// Tells whoever reads its output that it serves.
+    pub(super) serves: Arc<Notify>,
 }
 
 /// Why a worker was asked for.

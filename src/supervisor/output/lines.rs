@@ -107,6 +107,9 @@ impl Lines {
         if rest.is_empty() {
             return;
         }
+        if is_of_nobody(&rest) {
+            self.held_of = None;
+        }
         if rest.len() > room {
             let tail = rest.split_off(room);
             self.log.said(&inner.line(&rest), self.held_of);
@@ -118,9 +121,10 @@ impl Lines {
     /// What stands around text that is logged now. Like php-fpm, this does not ask whether
     /// warnings are logged: `catch_workers_output` alone decides.
     fn around(&self, suffix: &str) -> Around {
-        let (Form::Decorated { pool }, pid) = (&self.form, self.pid) else {
+        let Form::Decorated { pool } = &self.form else {
             return Around::default();
         };
+        let pid = self.pid;
         let mut before = self.log.head(LogLevel::Warning);
         let stream = self.last.name();
         before.extend(format!("[pool {pool}] child {pid} said into {stream}: \"").bytes());

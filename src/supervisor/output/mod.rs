@@ -2,8 +2,9 @@
 //! the error log, line by line, in php-fpm's form.
 //!
 //! A worker must never wait for its pipes: they are drained whatever the log does, which
-//! itself drops and counts lines that nobody takes. How text becomes lines is in `cut`,
-//! how they look in `lines`, whose they are, where the log has a place for that, in `owner`; `teller` tells the observer the same, over `wire`.
+//! itself drops and counts lines that nobody takes. How text becomes lines is in `cut`, how
+//! they look in `lines`; `owner` finds out whose they are, where the log has a place for that;
+//! `teller` tells the observer the same, over `wire`.
 
 mod cut;
 mod lines;
@@ -13,11 +14,12 @@ mod wire;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use glasspool_abi::control::OutputStream;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub(super) use self::lines::Lines;
 pub(super) use self::owner::Owner;
@@ -76,12 +78,13 @@ impl Pipes {
 
     /// Copies both to the log until the last writer has closed them, which a program
     /// that the worker leaves behind may do long after it. Begins when the start is
-    /// `told`, as php-fpm does, so that the log has first what happens first.
+    /// `told`, as php-fpm does, so that the log has first what happens first. That the worker
+    /// `serves` is to be notified once.
     pub(super) fn drain_into(
         self,
         lines: Lines,
         owner: Owner,
-        told: watch::Receiver<bool>,
+        (told, serves): (watch::Receiver<bool>, Arc<Notify>),
         teller: Teller,
     ) -> io::Result<Drain> {
         let (asked, asks) = mpsc::channel(1);
@@ -92,7 +95,7 @@ impl Pipes {
             owner,
             teller,
         };
-        tokio::spawn(drained.run(asks, told));
+        tokio::spawn(drained.run(asks, told, serves));
         Ok(Drain(asked))
     }
 }
@@ -132,17 +135,25 @@ struct Drained {
 }
 
 impl Drained {
-    async fn run(mut self, mut asks: mpsc::Receiver<oneshot::Sender<()>>, mut told: watch::Receiver<bool>) {
+    async fn run(
+        mut self,
+        mut asks: mpsc::Receiver<oneshot::Sender<()>>,
+        mut told: watch::Receiver<bool>,
+        serves: Arc<Notify>,
+    ) {
         tokio::select! {
             () = is_told(&mut told) => {}
             () = tokio::time::sleep(HOLD) => {}
             Some(done) = asks.recv() => self.answer(done).await,
         }
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            self.listen(stream);
-        }
         while self.stdout.is_some() || self.stderr.is_some() {
             tokio::select! {
+                biased;
+                () = serves.notified() => {
+                    self.owner.serves();
+                    self.listen(Stream::Stdout);
+                    self.listen(Stream::Stderr);
+                }
                 () = readable(self.stdout.as_ref()) => self.take_turn(Stream::Stdout),
                 () = readable(self.stderr.as_ref()) => self.take_turn(Stream::Stderr),
                 Some(done) = asks.recv() => self.answer(done).await,
@@ -161,12 +172,13 @@ impl Drained {
     fn take_turn(&mut self, stream: Stream) {
         // Without anything to read it was woken for nothing, which happens.
         let _was_there_anything = self.read(stream);
-        if self.lines.log.names_requests() {
-            self.listen(stream);
-        }
+        self.listen(stream);
     }
 
     fn listen(&mut self, stream: Stream) {
+        if !self.lines.log.names_requests() {
+            return;
+        }
         let pipe = match stream {
             Stream::Stdout => &self.stdout,
             Stream::Stderr => &self.stderr,

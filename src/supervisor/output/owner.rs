@@ -10,9 +10,9 @@
 //! 1. If the slot says after a read that *n* is the last that has begun, and *n* is *e* + 1, then
 //!    what was read is *n*'s, whether it still runs or has ended.
 //! 2. On standard error the worker marks the end of each request before it publishes it. If at
-//!    such a moment just as many marks have been read as requests have ended, no script has
-//!    added any, and the marks say exactly which request wrote what. The ids of those that
-//!    are over are in the slot's ring.
+//!    such a moment just as many marks have been read as requests have ended, and none is
+//!    about to, then no script has added any and none is lost, and the marks say exactly which
+//!    request wrote what. The ids of those that are over are in the slot's ring.
 //!
 //! Where neither holds none is named.
 
@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use glasspool_abi::record::End;
-use glasspool_abi::slot::{Cursor, SlotReader};
+use glasspool_abi::slot::{Cursor, SlotReader, Stage};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Stream;
@@ -36,10 +36,13 @@ const REMEMBERED: usize = 64;
 pub(in crate::supervisor) struct Owner {
     /// `None` if it cannot be read; then nothing is known.
     slot: Option<SlotReader>,
+    /// Whether what it says of its start has been written.
+    serves: bool,
     /// The last request that had ended when standard output, and error, were empty.
     silent_after: [Option<u64>; 2],
-    /// How far the slot's ring was read, and the last requests in there.
+    /// How far the slot's ring was read.
     cursor: Cursor,
+    /// The last requests in there.
     recent: VecDeque<(u64, RequestIds)>,
     buffer: Vec<u8>,
 }
@@ -49,6 +52,8 @@ pub(in crate::supervisor) struct Owner {
 pub(super) struct Writers<'a> {
     owner: &'a mut Owner,
     by: By,
+    /// The last that was looked for: a read may have thousands of lines of it.
+    found: Option<(u64, Option<RequestIds>)>,
 }
 
 #[derive(Debug)]
@@ -56,7 +61,7 @@ enum By {
     Nobody,
     /// All is of this one.
     Silence(RequestIds),
-    /// So many marks came before it, and they are right.
+    /// So many marks had been read before, and all are right.
     Marks(u64),
 }
 
@@ -66,6 +71,7 @@ impl Owner {
         Owner {
             // Whoever watches the worker says that it cannot be mapped.
             slot: SlotReader::map(slot, slot_bytes).ok(),
+            serves: false,
             silent_after: [None; 2],
             cursor: Cursor::default(),
             recent: VecDeque::new(),
@@ -73,11 +79,17 @@ impl Owner {
         }
     }
 
+    /// The worker has said that it is about to serve. What it says of its start came before.
+    pub(super) fn serves(&mut self) {
+        self.serves = true;
+    }
+
     /// Finds out whether there is nothing in the pipe. Cost: poll(2).
     pub(super) fn listen(&mut self, stream: Stream, pipe: impl AsFd) {
-        // A worker without a stage starts, and may say something of that.
-        let is_serving = self.slot.as_ref().is_some_and(|slot| slot.stage().is_some());
-        if let Some(ended) = self.ended_in_silence(pipe).filter(|_| is_serving) {
+        if !self.serves {
+            return;
+        }
+        if let Some(ended) = self.ended_in_silence(pipe) {
             self.silent_after[stream as usize] = Some(ended);
         }
     }
@@ -103,6 +115,9 @@ impl Owner {
             Some(ended) => match self.only_after(ended) {
                 Some(request) => By::Silence(request),
                 None if stream == Stream::Stderr => {
+                    // A request between its mark and its end would make up for one whose mark
+                    // was lost: a script had made the pipe non-blocking, and it was full.
+                    let pipe = pipe.filter(|_| !self.is_at_an_end());
                     let is_right = |ended: &u64| *ended == marks;
                     let right = pipe.and_then(|pipe| self.ended_in_silence(pipe)).filter(is_right);
                     right.and(before).map_or(By::Nobody, By::Marks)
@@ -110,7 +125,17 @@ impl Owner {
                 None => By::Nobody,
             },
         };
-        Writers { owner: self, by }
+        Writers {
+            owner: self,
+            by,
+            found: None,
+        }
+    }
+
+    /// Whether a request may have written its mark and not yet said that it has ended.
+    fn is_at_an_end(&self) -> bool {
+        let stage = self.slot.as_ref().and_then(SlotReader::stage);
+        matches!(stage, Some(Stage::End | Stage::Finished))
     }
 
     /// The request after this one, if none has begun after it.
@@ -161,7 +186,13 @@ impl Writers<'_> {
         match self.by {
             By::Nobody => None,
             By::Silence(request) => Some(request),
-            By::Marks(before) => self.owner.find(before.checked_add(marks)?.checked_add(1)?),
+            By::Marks(before) => {
+                let number = before.checked_add(marks)?.checked_add(1)?;
+                match self.found {
+                    Some((known, found)) if known == number => found,
+                    _ => self.found.insert((number, self.owner.find(number))).1,
+                }
+            }
         }
     }
 }
@@ -181,7 +212,7 @@ pub(super) fn is_of_nobody(line: &[u8]) -> bool {
 mod tests {
     use glasspool_abi::create_slot_memory;
     use glasspool_abi::record::{BeginScalars, Encoder, EndScalars};
-    use glasspool_abi::slot::{SLOT_HEAD_BYTES, SlotWriter, Stage, ring_bytes};
+    use glasspool_abi::slot::{SLOT_HEAD_BYTES, SlotWriter, ring_bytes};
     use glasspool_abi::trace::{SpanId, TraceId};
 
     use super::*;
@@ -211,7 +242,7 @@ mod tests {
         /// Serves; its first request comes next.
         fn serving() -> Worker {
             let mut worker = Worker::new();
-            worker.slot.set_stage(Stage::Accepting);
+            worker.owner.serves();
             worker.listen();
             worker
         }
@@ -337,6 +368,19 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_is_about_to_end_does_not_make_up_for_a_mark_that_is_lost() {
+        let mut worker = Worker::serving();
+        worker.serve(1);
+        // The mark of the first is lost, those of the second and the third are there.
+        assert_eq!(worker.read_all(0, 0), [Some(1)]);
+        worker.serve(2);
+        worker.begin(3);
+        worker.write();
+        worker.slot.set_stage(Stage::End);
+        assert_eq!(worker.read_all(0, 2), [None; 3]);
+    }
+
+    #[test]
     fn marks_are_not_believed_while_there_is_more_in_the_pipe() {
         let mut worker = Worker::serving();
         (1..=2).for_each(|number| worker.serve(number));
@@ -349,7 +393,7 @@ mod tests {
         let mut worker = Worker::new();
         worker.listen();
         worker.write();
-        worker.slot.set_stage(Stage::Accepting);
+        worker.owner.serves();
         worker.begin(1);
         assert_eq!(worker.read(), None);
         worker.write();
@@ -365,7 +409,7 @@ mod tests {
             let mut worker = Worker::new();
             let junk = vec![byte; SLOT_HEAD_BYTES];
             rustix::io::pwrite(&worker.memory, &junk, 0).expect("writes");
-            worker.slot.set_stage(Stage::Accepting);
+            worker.owner.serves();
             worker.listen();
             worker.write();
             assert_eq!(worker.read(), None, "{byte:#x}");

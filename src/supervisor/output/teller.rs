@@ -9,7 +9,7 @@ use glasspool_abi::control::{MAX_LINE_BYTES, OutputStream, ToObserver, WorkerLin
 use glasspool_abi::{Pid, PoolId, WorkerId};
 
 use super::cut::MARKER;
-use super::wire::Wire;
+use super::wire::{MOST_WAITING, Wire};
 use crate::supervisor::monotonic_ns;
 
 /// Lines of one worker per second.
@@ -175,7 +175,7 @@ impl Teller {
             cut,
             dropped: self.dropped,
         };
-        self.dropped = if self.wire.send(ToObserver::Line(Box::new(line))) {
+        self.dropped = if self.wire.send(ToObserver::Line(Box::new(line)), MOST_WAITING) {
             0
         } else {
             self.dropped.saturating_add(lines)

@@ -11,8 +11,10 @@ use crate::logs::{Heard, Listener, MAX_TOLD_BYTES, Told};
 use crate::supervisor::link::WeakLink;
 use crate::supervisor::pools::severity;
 
-/// Messages that may wait for the observer at most when a line is added: 4 MiB of text.
-const MOST_WAITING: usize = 512;
+/// Messages that may wait for the observer at most when a worker's line is added: 4 MiB of text.
+pub(super) const MOST_WAITING: usize = 512;
+/// The same for a line of the supervisor's own, which a flood of workers' lines must not keep out.
+const MOST_WAITING_OF_OWN: usize = MOST_WAITING + 64;
 const _: () = assert!(MAX_TOLD_BYTES <= MAX_LINE_BYTES);
 
 /// Whether an observer that is started so has a use for lines.
@@ -55,10 +57,10 @@ impl Wire {
         !matches!(*self.way(), Way::Unwanted)
     }
 
-    /// False if there is no observer to take it, or too much waits for it.
-    pub(super) fn send(&self, message: ToObserver) -> bool {
+    /// False if there is no observer to take it, or more than so much waits for it.
+    pub(super) fn send(&self, message: ToObserver, most_waiting: usize) -> bool {
         match &*self.way() {
-            Way::Open(link) => link.send_if_idle(message, MOST_WAITING),
+            Way::Open(link) => link.send_if_idle(message, most_waiting),
             Way::Unwanted | Way::Broken => false,
         }
     }
@@ -72,8 +74,10 @@ impl Wire {
 /// What the supervisor logs goes to the observer too.
 impl Listener for Wire {
     fn hear(&mut self, line: &Told) -> Heard {
-        if !self.is_wanted() {
-            return Heard::Unwanted;
+        match *self.way() {
+            Way::Unwanted => return Heard::Unwanted,
+            Way::Broken => return Heard::NotNow,
+            Way::Open(_) => {}
         }
         let since = line.time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = LoggedLine {
@@ -83,7 +87,7 @@ impl Listener for Wire {
             cut: line.cut,
             dropped: line.dropped,
         };
-        match self.send(ToObserver::Logged(Box::new(line))) {
+        match self.send(ToObserver::Logged(Box::new(line)), MOST_WAITING_OF_OWN) {
             true => Heard::Taken,
             false => Heard::NotNow,
         }
