@@ -25,4 +25,4 @@ pub use mapping::{MapError, create_slot_memory};
 
 /// Version of everything in this crate that crosses a process boundary. An engine
 /// object of another version is refused at its greeting.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

@@ -16,7 +16,8 @@
 //! | 14, 15 | PHP's frame and position (r14, r15; x27, x28) when that signal came |
 //! | 16 … | the begin record of the current (or last) request |
 //! | 527 | whether the worker's times are known at that beginning: 1, or 0 |
-//! | 528 … 538 | those times, see [`Times`] |
+//! | 528 … 542 | those times, see [`Times`] |
+//! | 1023 | lines of the worker that are in no record |
 //! | 1024 … | the ring of end records |
 //!
 //! All words are in host byte order and every access is atomic. Times are of
@@ -53,8 +54,9 @@ const CRASH_REGISTERS: usize = 14;
 const BEGIN: usize = 16;
 const BEGIN_TIMES_KNOWN: usize = BEGIN + MAX_RECORD_BYTES / 8;
 const BEGIN_TIMES: usize = BEGIN_TIMES_KNOWN + 1;
+const LINES_DROPPED: usize = RING - 1;
 const RING: usize = 1024;
-const _: () = assert!(BEGIN_TIMES_KNOWN == 527 && BEGIN_TIMES + Times::WORDS <= RING);
+const _: () = assert!(BEGIN_TIMES_KNOWN == 527 && BEGIN_TIMES + Times::WORDS <= LINES_DROPPED);
 
 /// Words of a begin record that [`SlotReader::in_progress`] looks at.
 const BEGIN_NUMBER: usize = BEGIN;

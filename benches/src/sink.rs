@@ -249,6 +249,26 @@ impl State {
         true
     }
 
+    fn add_metrics(&mut self, request: ExportMetricsServiceRequest) {
+        let scopes = request
+            .resource_metrics
+            .into_iter()
+            .flat_map(|resource| resource.scope_metrics);
+        for metric in scopes.flat_map(|scope| scope.metrics) {
+            match (metric.name.as_str(), metric.data) {
+                ("http.server.request.duration", Some(Data::Histogram(durations))) => {
+                    self.add_durations(&durations.data_points);
+                }
+                ("php.worker.lines_dropped", Some(Data::Sum(lines))) => {
+                    if let Some(seen) = &mut self.seen {
+                        seen.set_missing_lines(&lines.data_points);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn add_durations(&mut self, points: &[HistogramDataPoint]) {
         let mut counts = BTreeMap::new();
         for point in points {
@@ -296,20 +316,6 @@ fn outcome(attributes: &[KeyValue]) -> String {
         Some(Value::IntValue(status)) => status.to_string(),
         _ => "killed".to_owned(),
     }
-}
-
-/// `http.server.request.duration` in an export of metrics, if it is in there.
-fn durations(request: ExportMetricsServiceRequest) -> Option<Vec<HistogramDataPoint>> {
-    let scopes = request
-        .resource_metrics
-        .into_iter()
-        .flat_map(|resource| resource.scope_metrics);
-    let mut metrics = scopes.flat_map(|scope| scope.metrics);
-    let durations = metrics.find(|metric| metric.name == "http.server.request.duration")?;
-    let Some(Data::Histogram(histogram)) = durations.data else {
-        return None;
-    };
-    Some(histogram.data_points)
 }
 
 /// `docs` of the attribute names: `otel/src/semconv.rs`.
@@ -388,9 +394,7 @@ async fn receive(request: Request<Incoming>, shared: &Shared) -> Result<(), Stat
         }
         "/v1/metrics" => {
             let request = ExportMetricsServiceRequest::decode(body).map_err(|_| StatusCode::BAD_REQUEST)?;
-            if let Some(points) = durations(request) {
-                shared.lock().add_durations(&points);
-            }
+            shared.lock().add_metrics(request);
         }
         _ => return Err(StatusCode::NOT_FOUND),
     }

@@ -13,6 +13,9 @@ use super::text::Plain;
 use super::waits::Waits;
 use crate::logs::ErrorLog;
 
+/// Lines that a worker can leave out between two looks, at the most.
+const MOST_DROPPED_LINES: u64 = 1 << 32;
+
 /// What an end record is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -73,6 +76,15 @@ pub(super) fn drain(
                 pool.rules.pool, worker.process.pid
             ));
         }
+    }
+    let dropped = slot.dropped_lines();
+    let new = dropped
+        .saturating_sub(requests.dropped_lines)
+        .min(MOST_DROPPED_LINES);
+    if new > 0 {
+        requests.dropped_lines = dropped;
+        pool.lines_dropped.add(new);
+        report.metrics.lines_dropped(&pool.rules.pool, new);
     }
     report.counters.lost = report.counters.lost.saturating_add(found.lost);
     pool.lost.add(found.lost);

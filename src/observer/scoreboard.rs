@@ -73,6 +73,8 @@ pub(super) struct Requests {
     pub(super) ended: u64,
     /// The last of them, to find out which wrote a line.
     pub(super) recent: Recent,
+    /// Lines that its worker has left out and that are counted.
+    pub(super) dropped_lines: u64,
 }
 
 /// Why a worker cannot be watched.
@@ -195,10 +197,10 @@ impl Scoreboard {
             born_mono_ns: view.born_mono_ns,
             server_name: host_name,
         };
+        let cursor = self.cursors.load(entry);
         let worker = Worker {
             pool: view.pool,
-            slot: Arc::new(slot),
-            cursor: self.cursors.load(entry),
+            cursor,
             entry,
             page: view.times_page,
             process: Arc::new(Process {
@@ -215,7 +217,14 @@ impl Scoreboard {
                 cases: Cases::default(),
                 ended: 0,
                 recent: Recent::default(),
+                // Those before are the earlier observer's, if there was one.
+                dropped_lines: if cursor == Cursor::default() {
+                    0
+                } else {
+                    slot.dropped_lines()
+                },
             },
+            slot: Arc::new(slot),
             garbled: Throttle::new(1, 60 * SECOND_NS),
             gone: None,
         };

@@ -93,6 +93,27 @@ async fn what_the_ring_lost_is_counted_exactly() {
 }
 
 #[tokio::test]
+async fn lines_that_a_killed_worker_left_out_are_counted() {
+    let mut bench = Bench::new(&cursors());
+    let mut worker = FakeWorker::new();
+    bench.introduce(1, &worker);
+    worker.begin(true, Duration::ZERO);
+    worker.writer.count_dropped_line();
+    bench.tick();
+    (0..2).for_each(|_| worker.writer.count_dropped_line());
+    bench.gone(1, SIGKILL);
+    bench.tick();
+    let (_, log, _) = bench.finish().await;
+    let told = log.lines().filter_map(|line| {
+        line.split_once("[pool www] ")?
+            .1
+            .split_once(" lines of its workers")
+    });
+    let told: Vec<_> = told.map(|(lines, _)| lines).collect();
+    assert_eq!(told, ["1", "2"], "{log}");
+}
+
+#[tokio::test]
 async fn a_restarted_observer_repeats_nothing() {
     let (cursors, mut worker) = (cursors(), FakeWorker::new());
     let mut first = Bench::new(&cursors);

@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use super::{
     BEGIN, BEGIN_LENGTH, BEGIN_NUMBER, BEGIN_SEQUENCE, BEGIN_START_MONO, BEGIN_TIMES, BEGIN_TIMES_KNOWN,
     CONTENT_LENGTH, CRASH_REGISTERS, CRASH_SIGNAL, Crash, ENDED, HIGHEST_MEMORY, InProgress, LAST_CPU,
-    LAST_DURATION, LAST_MEMORY, Last, RING, STAGE, STARTED, Stage, ring_of,
+    LAST_DURATION, LAST_MEMORY, LINES_DROPPED, Last, RING, STAGE, STARTED, Stage, ring_of,
 };
 use crate::mapping::{MapError, Words};
 use crate::record::{Begin, MAX_RECORD_BYTES};
@@ -77,6 +77,11 @@ impl SlotReader {
     /// Highest memory peak of all requests that have ended, bytes.
     pub fn highest_memory(&self) -> u64 {
         self.load(HIGHEST_MEMORY)
+    }
+
+    /// Lines that the worker has not told in its life. Cost: one load.
+    pub fn dropped_lines(&self) -> u64 {
+        self.load(LINES_DROPPED)
     }
 
     /// Figures of the last request that has ended; zeros before the first.

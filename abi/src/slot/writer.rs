@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{
     BEGIN, BEGIN_LENGTH, BEGIN_SEQUENCE, BEGIN_TIMES, BEGIN_TIMES_KNOWN, CONTENT_LENGTH, CRASH_REGISTERS,
-    CRASH_SIGNAL, ENDED, HIGHEST_MEMORY, LAST_CPU, LAST_DURATION, LAST_MEMORY, Last, RING, STAGE, STARTED,
-    Stage, ring_of,
+    CRASH_SIGNAL, ENDED, HIGHEST_MEMORY, LAST_CPU, LAST_DURATION, LAST_MEMORY, LINES_DROPPED, Last, RING,
+    STAGE, STARTED, Stage, ring_of,
 };
 use crate::mapping::{MapError, Words};
 use crate::record::MAX_RECORD_BYTES;
@@ -40,6 +40,13 @@ impl SlotWriter {
     /// Publishes the stage: one store.
     pub fn set_stage(&self, stage: Stage) {
         self.word(STAGE).store(stage as u64, Ordering::Release);
+    }
+
+    /// Counts a line of the worker that it does not tell. It is here and not only in the next
+    /// record because the worker may die before that.
+    pub fn count_dropped_line(&self) {
+        let word = self.word(LINES_DROPPED);
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Publishes when the first byte of a request came (monotonic, nanoseconds); 0 says

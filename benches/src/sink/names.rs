@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::metrics::v1::{HistogramDataPoint, exemplar};
+use opentelemetry_proto::tonic::metrics::v1::{
+    HistogramDataPoint, NumberDataPoint, exemplar, number_data_point,
+};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde::Serialize;
 
@@ -22,7 +24,7 @@ pub struct Names {
     pub lines: u64,
     /// Those of another request than their record says, of none, or that were told before.
     pub wrong_lines: u64,
-    /// Lines that the records say are missing.
+    /// Lines that are told as missing.
     pub missing_lines: u64,
     /// Exemplars, each once.
     pub exemplars: u64,
@@ -70,13 +72,6 @@ impl Seen {
             .iter()
             .flat_map(|resource| &resource.scope_logs);
         for record in scopes.flat_map(|scope| &scope.log_records) {
-            for attribute in &record.attributes {
-                if attribute.key == "php.log.dropped_lines"
-                    && let Some(Value::IntValue(lines)) = value(attribute.value.as_ref())
-                {
-                    self.missing_lines += u64::try_from(*lines).unwrap_or(0);
-                }
-            }
             let Some(Value::StringValue(text)) = value(record.body.as_ref()) else {
                 continue;
             };
@@ -92,6 +87,15 @@ impl Seen {
                     .get_or_insert_with(|| format!("line {before} of trace {own}: {text}"));
             }
         }
+    }
+
+    /// As the metric `php.worker.lines_dropped` told last.
+    pub(super) fn set_missing_lines(&mut self, pools: &[NumberDataPoint]) {
+        let lines = pools.iter().filter_map(|point| match point.value {
+            Some(number_data_point::Value::AsInt(lines)) => u64::try_from(lines).ok(),
+            _ => None,
+        });
+        self.missing_lines = lines.sum();
     }
 
     /// What all of it comes to.

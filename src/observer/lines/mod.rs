@@ -159,13 +159,7 @@ impl Observer {
 impl Requests {
     /// PHP has logged something where the supervisor cannot read it; `None` if the record
     /// makes no sense.
-    pub(super) fn on_logged(
-        &self,
-        record: &[u8],
-        pool: &mut Pool,
-        report: &mut Report,
-        now: u64,
-    ) -> Option<()> {
+    pub(super) fn on_logged(&self, record: &[u8], pool: &Pool, report: &mut Report, now: u64) -> Option<()> {
         let end = End::decode(record)?;
         let text = end.begin.texts.text(Text::Line)?;
         let words = Words::of(&text, OutputStream::Stderr);
@@ -191,8 +185,6 @@ impl Requests {
             cut: end.bytes_out.saturating_sub(length),
             dropped: end.bytes_in,
         });
-        pool.lines_dropped.add(end.bytes_in);
-        report.metrics.lines_dropped(&pool.rules.pool, end.bytes_in);
         Some(())
     }
 }

@@ -73,6 +73,7 @@ impl Recorder {
     pub(crate) fn line(&mut self, level: i32, text: &[u8], whole: usize) {
         let now = clock::monotonic_ns();
         if !self.lines.pass(self.number, now) {
+            self.slot.count_dropped_line();
             return;
         }
         let scalars = EndScalars {
