@@ -135,6 +135,8 @@ instruments! {
     WAITS_RUNG: Gauge, "php.waits.rung", "{rung}",
         "How much can be told of where requests' time went: 0 nothing, 1 on a CPU and waiting for one, 2 the same and \
          the PHP stacks of slow requests, 3 each wait.";
+    WAITS_WORKERS: UpDownCounter, "php.waits.workers", "{worker}",
+        "Workers that have a page for their waits; of those beyond that number no wait is told.";
     WAITS_LOST: Counter, "php.waits.records.lost", "{wait}",
         "Waits that were long enough to be told and are on no span, by reason.";
     SWITCHES_MISSED: Counter, "php.waits.switches.missed", "{switch}",

@@ -59,7 +59,7 @@ impl Metrics {
         self.supervised.tell(&mut metrics);
         self.memory(board, &mut metrics);
         rights(&around.ladder, &mut metrics);
-        self.times(waits, &around.ladder, &mut metrics);
+        self.times(board, waits, &around.ladder, &mut metrics);
         looks(around.counters, &mut metrics);
         let mut stop_time = Metric::new(&STOP_TIME);
         stop_time.add(Vec::new(), Figure::Float(self.stopped.as_secs_f64()));

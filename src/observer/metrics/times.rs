@@ -1,7 +1,11 @@
 //! Where workers' time goes, added up for each pool, and how much of that can be told.
 
+use std::collections::BTreeMap;
+
 use glasspool_abi::times::CAUSES;
-use glasspool_otel::metrics::instruments::{SWITCHES_MISSED, WAITS_LOST, WAITS_RUNG, WORKER_TIME, attribute};
+use glasspool_otel::metrics::instruments::{
+    SWITCHES_MISSED, WAITS_LOST, WAITS_RUNG, WAITS_WORKERS, WORKER_TIME, attribute,
+};
 use glasspool_otel::metrics::{Figure, KeyValue, Metric};
 use glasspool_otel::semconv::name;
 use glasspool_otel::times::{CAUSE_NAMES, Spent};
@@ -10,6 +14,7 @@ use glasspool_probes::rights::Rung;
 use super::Metrics;
 use super::snapshot::of_pool;
 use crate::observer::ladder::LadderView;
+use crate::observer::scoreboard::Scoreboard;
 use crate::observer::waits::Waits;
 
 /// Time of requests that have ended, nanoseconds.
@@ -44,7 +49,13 @@ impl Spendings {
 
 impl Metrics {
     /// What spans tell of time, added up; and what they cannot tell.
-    pub(super) fn times(&self, waits: &Waits, ladder: &[LadderView], metrics: &mut Vec<Metric>) {
+    pub(super) fn times(
+        &self,
+        board: &Scoreboard,
+        waits: &Waits,
+        ladder: &[LadderView],
+        metrics: &mut Vec<Metric>,
+    ) {
         let mut time = Metric::new(&WORKER_TIME);
         let mut rung = Metric::new(&WAITS_RUNG);
         let state = waits.state();
@@ -73,6 +84,7 @@ impl Metrics {
         }
         metrics.extend([time, rung]);
         if state.is_ok() {
+            metrics.push(with_pages(board));
             losses(waits, metrics);
         }
     }
@@ -94,6 +106,24 @@ fn tell(pool: &str, spent: &Spendings, time: &mut Metric) {
     if spent.unknown_ns > 0 {
         add("blocked", None, spent.unknown_ns);
     }
+}
+
+fn with_pages(board: &Scoreboard) -> Metric {
+    let mut counts: BTreeMap<&str, i64> = board
+        .pools
+        .values()
+        .map(|pool| (pool.rules.pool.as_str(), 0))
+        .collect();
+    for worker in board.workers.values() {
+        if worker.gone.is_none() && worker.page.is_some() {
+            *counts.entry(&worker.requests.facts.pool).or_default() += 1;
+        }
+    }
+    let mut workers = Metric::new(&WAITS_WORKERS);
+    for (pool, count) in counts {
+        workers.add(vec![of_pool(pool)], Figure::Int(count));
+    }
+    workers
 }
 
 fn losses(waits: &Waits, metrics: &mut Vec<Metric>) {
