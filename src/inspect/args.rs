@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use super::targets::Selector;
 
 const TARGETS_HELP: &str = "\
-PID, POOL or all. A pool is every process with the title `php-fpm: pool POOL`, of Glasspool
-and of php-fpm alike; `pool:NAME` where the name is a number or `all`";
+PID, POOL or all. A pool is every process with the title `php-fpm: pool POOL`, of Glasspool and of \
+php-fpm alike; `pool:NAME` where the name is a number or `all`";
 
 const DUMP_EXAMPLES: &str = "\
 Examples:

@@ -120,10 +120,19 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// The peer, or the file's name; empty if it is neither.
+/// The peer, or the file's name; empty if it is neither. A connection that is still being made is
+/// another matter than one whose peer takes its time.
 pub(super) fn with(wait: &Wait) -> String {
     let text = match wait.descriptor.as_ref().map(|descriptor| &descriptor.kind) {
-        Some(Kind::Socket { peer: Some(peer), .. }) => peer.to_string(),
+        Some(Kind::Socket {
+            peer: Some(peer),
+            tcp,
+            ..
+        }) => match tcp {
+            Some(tcp) if tcp.is_connecting() => format!("{peer} (connecting)"),
+            Some(tcp) if tcp.is_listening() => format!("{peer} (listening)"),
+            _ => peer.to_string(),
+        },
         Some(Kind::File { name, .. }) => name.clone(),
         _ => String::new(),
     };
@@ -153,6 +162,7 @@ fn whence(wait: &Wait) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use glasspool_waits::record::Tcp;
     use glasspool_waits::{Address, Descriptor, Frame, SlotIndex, WorkerId};
 
     use super::*;
@@ -210,6 +220,29 @@ BLOCKED   SHARE  WAITS  LONGEST   CAUSE    WITH           WHERE
 300.0 ms  20 %   1      300.0 ms  sleep    -              mysqli_query() < find() Repo.php:7
 ";
         assert_eq!(tally.table(Duration::from_secs(10), 2), expected);
+    }
+
+    #[test]
+    fn a_connection_that_is_being_made_is_told_apart() {
+        for (state, expected) in [
+            (1, "10.0.3.7:3306"),
+            (2, "10.0.3.7:3306 (connecting)"),
+            (10, "10.0.3.7:3306 (listening)"),
+        ] {
+            let mut wait = wait(Cause::Network, Some("10.0.3.7:3306"), 42);
+            if let Some(Descriptor {
+                kind: Kind::Socket { tcp, .. },
+                ..
+            }) = &mut wait.descriptor
+            {
+                *tcp = Some(Tcp {
+                    state,
+                    receive_queue: 0,
+                    send_queue: 0,
+                });
+            }
+            assert_eq!(with(&wait), expected);
+        }
     }
 
     #[test]

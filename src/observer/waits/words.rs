@@ -13,9 +13,6 @@ use glasspool_waits::{Address, Cause, Wait};
 
 use crate::observer::sighting::stacktrace;
 
-/// States of TCP (include/net/tcp_states.h).
-const TCP_SYN_SENT: u8 = 2;
-const TCP_LISTEN: u8 = 10;
 /// From 1 on as the values of `network.connection.state` call them. The last is one that
 /// waits for the end of its handshake, of which the conventions know one kind only.
 const CONNECTION_STATES: [&str; 12] = [
@@ -202,14 +199,10 @@ fn describe(wait: &Wait, number: &str) -> String {
 /// is one.
 fn state(tcp: Tcp) -> &'static str {
     match tcp {
-        Tcp {
-            state: TCP_SYN_SENT, ..
-        } => " (connecting)",
-        Tcp {
-            state: TCP_LISTEN, ..
-        } => " (listening)",
-        Tcp { receive_queue, .. } if receive_queue > 0 => " (with unread bytes)",
-        Tcp { .. } => "",
+        _ if tcp.is_connecting() => " (connecting)",
+        _ if tcp.is_listening() => " (listening)",
+        _ if tcp.receive_queue > 0 => " (with unread bytes)",
+        _ => "",
     }
 }
 
@@ -226,7 +219,7 @@ fn syscall(wait: &Wait) -> Option<Cow<'static, str>> {
 fn address(wait: &Wait) -> Option<&Address> {
     match &wait.descriptor.as_ref()?.kind {
         Kind::Socket { .. } if wait.own_connection => None,
-        Kind::Socket { tcp: Some(tcp), .. } if tcp.state == TCP_LISTEN => None,
+        Kind::Socket { tcp: Some(tcp), .. } if tcp.is_listening() => None,
         Kind::Socket { peer, .. } => peer.as_ref(),
         Kind::Pipe | Kind::File { .. } | Kind::Other => None,
     }
@@ -258,7 +251,7 @@ fn tcp(wait: &Wait) -> Option<TcpState> {
         return None;
     };
     let state = CONNECTION_STATES.get(usize::from(tcp.state).checked_sub(1)?)?;
-    (tcp.state != TCP_LISTEN).then_some(TcpState {
+    (!tcp.is_listening()).then_some(TcpState {
         state,
         receive_queue: tcp.receive_queue,
         send_queue: tcp.send_queue,

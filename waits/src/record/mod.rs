@@ -12,6 +12,10 @@ use std::time::Duration;
 use crate::types;
 use crate::{SlotIndex, WorkerId};
 
+/// States of TCP (include/net/tcp_states.h).
+const TCP_SYN_SENT: u8 = 2;
+const TCP_LISTEN: u8 = 10;
+
 /// What a worker waits for. Told by the system call, the kind of its descriptor, and
 /// whether the kernel counts the wait as one for a block device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -179,6 +183,20 @@ pub struct Tcp {
     pub receive_queue: u32,
     /// Bytes written that the peer has not acknowledged.
     pub send_queue: u32,
+}
+
+impl Tcp {
+    /// The peer has not answered yet.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        self.state == TCP_SYN_SENT
+    }
+
+    /// No connection, but a socket that waits for some.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.state == TCP_LISTEN
+    }
 }
 
 /// Where a peer is.
