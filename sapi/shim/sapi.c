@@ -178,9 +178,13 @@ static void register_server_variables(zval *array)
 	efree(self);
 }
 
+/* How often PHP has logged to us. */
+static uint64_t logged_here;
+
 static void log_message(const char *message, int level)
 {
 	(void)level;
+	logged_here++;
 	gp_rs_php_log(message, strlen(message), gp_logging_to_client());
 }
 
@@ -276,8 +280,41 @@ static void on_report(int type, zend_string *file, const uint32_t line, zend_str
 	php_report(type, file, line, message);
 }
 
+static zif_handler php_error_log;
+
+/* error_log(). Its first kind of message goes where PHP's own do, and so to a file that
+ * nobody else hears of; unless that cannot be opened, when it comes to us after all. */
+static void on_error_log(INTERNAL_FUNCTION_PARAMETERS)
+{
+	const uint64_t before = logged_here;
+	php_error_log(INTERNAL_FUNCTION_PARAM_PASSTHRU);
+
+	const char *target = PG(error_log);
+	if (!target || !*target || logged_here != before || Z_TYPE_P(return_value) != IS_TRUE) {
+		return;
+	}
+	const uint32_t count = ZEND_NUM_ARGS();
+	const zval *message = ZEND_CALL_ARG(execute_data, 1);
+	zval *kind = count > 1 ? ZEND_CALL_ARG(execute_data, 2) : NULL;
+	/* It has become text by being taken as one; a kind stays what it was. */
+	if (count == 0 || Z_TYPE_P(message) != IS_STRING || (kind && zval_get_long(kind) != 0)) {
+		return;
+	}
+	const gp_text where = { target, strlen(target) };
+	if (gp_rs_wants_line(where)) {
+		const gp_text line = { Z_STRVAL_P(message), Z_STRLEN_P(message) };
+		gp_rs_line(0, line, line.length);
+	}
+}
+
 void gp_install_hooks(void)
 {
+	/* There is none if `disable_functions` names it. */
+	zend_function *error_log = zend_hash_str_find_ptr(CG(function_table), ZEND_STRL("error_log"));
+	if (error_log && error_log->type == ZEND_INTERNAL_FUNCTION) {
+		php_error_log = error_log->internal_function.handler;
+		error_log->internal_function.handler = on_error_log;
+	}
 	php_report = zend_error_cb;
 	zend_error_cb = on_report;
 	zend_observer_error_register(on_error);

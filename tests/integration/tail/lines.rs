@@ -145,6 +145,50 @@ fn what_php_logs_to_a_file_of_its_own_is_told_too() {
 }
 
 #[test]
+fn what_an_application_logs_to_the_file_of_php_is_told_once() {
+    let file = "catch_workers_output = yes\nphp_admin_value[error_log] = ROOT/";
+    for (name, is_there) in [("php.log", true), ("no/such/folder/php.log", false)] {
+        let Some(stand) = Stand::start(&format!("{file}{name}"), "") else {
+            return;
+        };
+        stand.write(
+            "own.php",
+            "<?php class Words { function __toString() { return 'as an object'; } }
+             error_log('my own words'); error_log(message: 42, message_type: '0'); error_log(new Words, 0);
+             error_log('of my own file', 3, __DIR__ . '/mine.log');
+             try { error_log([]); } catch (TypeError) { error_log(\"caught\\nit\"); } echo 'ok';",
+        );
+        assert_eq!(stand.run("own.php", "/own"), "ok", "{name}");
+        let told = |text: &str| stand.record(&format!("{name}: {text}"), |record| body(record) == text);
+        let words = ["my own words", "42", "as an object"];
+        for record in words.map(told) {
+            assert_eq!(record["severityText"], "INFO", "{record}");
+            assert_eq!(record["traceId"], stand.span("/own")["traceId"], "{record}");
+            assert_eq!(text(&record, "log.iostream").is_none(), is_there, "{record}");
+        }
+        stand.record("both lines, or the first", |record| {
+            body(record).starts_with("caught")
+        });
+        let records = stand.collector.records();
+        for text in words {
+            assert_eq!(
+                records.iter().filter(|record| body(record) == text).count(),
+                1,
+                "{text}"
+            );
+        }
+        assert!(!records.iter().any(says("of my own file")));
+        if is_there {
+            let log = std::fs::read_to_string(stand.path("php.log")).expect("reads");
+            assert!(
+                log.contains("] my own words\n") && log.contains("] 42\n"),
+                "{log}"
+            );
+        }
+    }
+}
+
+#[test]
 fn hostile_output_neither_stops_a_worker_nor_is_lost_without_a_word() {
     let Some(stand) = Stand::start(CAUGHT, "") else {
         return;
@@ -185,6 +229,24 @@ fn hostile_output_neither_stops_a_worker_nor_is_lost_without_a_word() {
             .map(str::to_owned)
     });
     assert!(warning.contains("[pool www] "), "{warning}");
+    // Whoever reads along is told so too; and the collector is not, by log records at least.
+    let entry = stand.wait_for("the warning in tail", || {
+        let arguments = ["--json", "-n", "1000", "--grep", "in the error log only"];
+        let (shown, _, _) = stand.tail_once(&arguments);
+        serde_json::from_str::<Value>(shown.lines().next()?).ok()
+    });
+    assert_eq!(
+        [&entry["kind"], &entry["pool"], &entry["severity"]],
+        ["log", "www", "WARN"],
+        "{entry}"
+    );
+    assert!(
+        !stand
+            .collector
+            .records()
+            .iter()
+            .any(says("in the error log only"))
+    );
     let told = stand
         .collector
         .records()
@@ -267,6 +329,12 @@ fn logs_can_be_json_with_the_ids_of_the_trace() {
         .iter()
         .find(|error| error["message"].as_str().unwrap_or_default().contains("too slow"));
     let slow_line = slow_line.unwrap_or_else(|| panic!("{log}"));
+    // It may have a query, which is kept nowhere else.
+    let (shown, _, _) = stand.tail_once(&["--json", "-n", "1000"]);
+    assert!(
+        shown.contains("\"kind\":\"log\"") && !shown.contains("too slow"),
+        "{shown}"
+    );
     assert_eq!(
         (slow_line["level"].as_str(), slow_line["pool"].as_str()),
         (Some("WARNING"), Some("www"))
