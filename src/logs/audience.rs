@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use glasspool_abi::control::{LoggedLine, Severity};
 
 use crate::config::LogLevel;
 
@@ -27,6 +29,32 @@ pub struct Told {
     pub cut: u64,
     /// Lines before it that are left out, since the last that was taken.
     pub dropped: u64,
+}
+
+impl From<Told> for LoggedLine {
+    fn from(line: Told) -> LoggedLine {
+        let since = line.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        LoggedLine {
+            unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            severity: line.level.into(),
+            text: line.text,
+            cut: line.cut,
+            dropped: line.dropped,
+        }
+    }
+}
+
+/// The level as other processes are told it.
+impl From<LogLevel> for Severity {
+    fn from(level: LogLevel) -> Severity {
+        match level {
+            LogLevel::Debug => Severity::Debug,
+            LogLevel::Notice => Severity::Notice,
+            LogLevel::Warning => Severity::Warning,
+            LogLevel::Error => Severity::Error,
+            LogLevel::Alert => Severity::Alert,
+        }
+    }
 }
 
 /// What became of a line.

@@ -87,11 +87,13 @@ impl Announcer {
             is_notice,
             entry,
         } = announcement;
+        // They have the query, and those who read along have the look itself.
+        let log = self.log.untold();
         if !*is_notice {
-            self.log.warning(line);
+            log.warning(line);
         } else if let Some(more) = self.kills.pass(now) {
             self.tell_more(more);
-            self.log.notice(line);
+            log.notice(line);
         }
         self.append(rules, entry);
     }

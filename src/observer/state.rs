@@ -9,7 +9,7 @@ use glasspool_abi::slot::CursorTable;
 
 use super::desk::{Desk, Taken};
 use super::drain::{Turn, drain};
-use super::lines::{Lines, say_dropped};
+use super::lines::{Lines, Own, say_dropped};
 use super::looks::{LastLooks, watch};
 use super::readers::Readers;
 use super::report::{OpenTerminal, Report};
@@ -36,6 +36,8 @@ pub(super) struct Observer {
     pub(super) surveys: Surveys,
     pub(super) log: ErrorLog,
     pub(super) lines: Lines,
+    /// What `log` was told.
+    own: Own,
     pub(super) readers: Readers,
     pub(super) buffer: Vec<u8>,
     /// Answers to those who wait for a look.
@@ -66,6 +68,7 @@ impl Observer {
         terminal: OpenTerminal,
         log: ErrorLog,
     ) -> Observer {
+        let own = Own::of(&log);
         let before = cursors.in_flight();
         let unsettled = before.taken.saturating_sub(before.settled);
         if unsettled > 0 {
@@ -82,6 +85,7 @@ impl Observer {
             surveys: Surveys::default(),
             log,
             lines: Lines::default(),
+            own,
             readers: Readers::default(),
             buffer: Vec::new(),
             looked: Vec::new(),
@@ -262,6 +266,7 @@ impl Observer {
         self.order_last_looks();
         self.order_survey();
         self.flush_lines(now);
+        self.own.keep(&self.log, &mut self.report);
         self.readers.serve(&self.report.history, now);
         if !self.last_looks.is_empty() {
             let soon = now.saturating_add(RETRY_NS);

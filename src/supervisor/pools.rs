@@ -20,7 +20,7 @@ use super::management::Management;
 use super::sampling::Sampling;
 use super::sockets::{Listener, Sockets};
 use super::status::Hearing;
-use crate::config::{AccessForm, ListenAddress, LogForm, LogLevel, Pool, Settings, SlowStop};
+use crate::config::{AccessForm, ListenAddress, LogForm, Pool, Settings, SlowStop};
 use crate::logs::{self, ErrorLog};
 
 /// Addresses of web servers that may connect, in the environment: what a pool without
@@ -89,7 +89,7 @@ impl Common {
             sampling,
             tell_lines,
             log_limit: u32::try_from(settings.global.log_limit).unwrap_or(u32::MAX),
-            log_level: severity(settings.global.log_level),
+            log_level: settings.global.log_level.into(),
             web_servers: std::env::var(WEB_SERVERS).ok(),
             process_max: settings.global.process_max,
         }
@@ -174,17 +174,6 @@ pub(super) fn open_slow_log(pool: &str, path: &Path) -> Result<Arc<OwnedFd>, Sta
         source,
     })?;
     Ok(Arc::new(opened.into()))
-}
-
-/// The level as other processes are told it.
-pub(super) fn severity(level: LogLevel) -> Severity {
-    match level {
-        LogLevel::Debug => Severity::Debug,
-        LogLevel::Notice => Severity::Notice,
-        LogLevel::Warning => Severity::Warning,
-        LogLevel::Error => Severity::Error,
-        LogLevel::Alert => Severity::Alert,
-    }
 }
 
 fn spec(id: PoolId, pool: &Pool, who: Become, common: &Common) -> PoolSpec {

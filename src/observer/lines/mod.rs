@@ -4,9 +4,10 @@
 //! Start with [`Observer::on_line`]; `join` makes one message of a stack trace, `words` reads
 //! what it says of itself, `owner` finds its request. What PHP logs elsewhere than to
 //! standard error comes by the worker's ring: [`Requests::on_logged`]. What the supervisor
-//! itself logs is in `supervisor`.
+//! itself logs is in `supervisor`, what we log in `own`.
 
 mod join;
+mod own;
 mod owner;
 mod supervisor;
 mod words;
@@ -20,6 +21,7 @@ use glasspool_abi::record::{End, Text};
 use glasspool_otel::line::{Line, Owner, Weight};
 
 use self::join::Joiner;
+pub(super) use self::own::Own;
 use self::owner::Found;
 pub(super) use self::owner::Recent;
 use self::words::{Follow, Words};
@@ -202,7 +204,8 @@ fn wall(mono_ns: u64, now: u64) -> SystemTime {
 /// How many lines of a pool's workers were left out.
 pub(super) fn say_dropped(log: &ErrorLog, pool: &str, lines: u64) {
     log.warning(format_args!(
-        "[pool {pool}] {lines} lines of its workers are in the error log only: one may tell the observer 500 a second"
+        "[pool {pool}] {lines} lines of its workers are in the error log only: more than one worker may tell in a second, or \
+         than the observer could take"
     ));
 }
 

@@ -16,7 +16,7 @@ impl Observer {
 }
 
 /// The line with what it says of pool and worker taken out, where its words do.
-fn told(line: LoggedLine) -> Line {
+pub(super) fn told(line: LoggedLine) -> Line {
     let text = String::from_utf8_lossy(&line.text);
     let (pool, message) = pool_of(&text).unwrap_or(("", &text));
     Line {

@@ -2,14 +2,12 @@
 //! Nothing waits here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
 
-use glasspool_abi::control::{LoggedLine, MAX_LINE_BYTES, ObserverStart, ToObserver};
+use glasspool_abi::control::{MAX_LINE_BYTES, ObserverStart, ToObserver};
 use glasspool_otel::options::{ExporterKind, FileDefaults, Options};
 
 use crate::logs::{Heard, Listener, MAX_TOLD_BYTES, Told};
 use crate::supervisor::link::WeakLink;
-use crate::supervisor::pools::severity;
 
 /// Messages that may wait for the observer at most when a worker's line is added: 4 MiB of text.
 pub(super) const MOST_WAITING: usize = 512;
@@ -79,15 +77,8 @@ impl Listener for Wire {
             Way::Broken => return Heard::NotNow,
             Way::Open(_) => {}
         }
-        let since = line.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let line = LoggedLine {
-            unix_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
-            severity: severity(line.level),
-            text: line.text.clone(),
-            cut: line.cut,
-            dropped: line.dropped,
-        };
-        match self.send(ToObserver::Logged(Box::new(line)), MOST_WAITING_OF_OWN) {
+        let line = ToObserver::Logged(Box::new(line.clone().into()));
+        match self.send(line, MOST_WAITING_OF_OWN) {
             true => Heard::Taken,
             false => Heard::NotNow,
         }
