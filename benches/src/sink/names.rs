@@ -17,6 +17,8 @@ const TRACE_DIGITS: usize = 32;
 /// By how much an exemplar may be off its span, seconds: a double has no whole nanoseconds.
 const SAME_S: f64 = 1e-6;
 
+type Trace = [u8; 16];
+
 /// What was found, as it is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Names {
@@ -34,15 +36,15 @@ pub struct Names {
     pub first_wrong: Option<String>,
 }
 
-/// Everything that has come so far. Takes some 30 bytes for each span.
+/// Everything that has come so far. Takes some 50 bytes for each span.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Durations of SERVER spans by their trace, nanoseconds.
-    spans: HashMap<Vec<u8>, u64>,
+    spans: HashMap<Trace, u64>,
     /// By their trace; whether each was within a bucket.
-    exemplars: HashMap<Vec<u8>, (f64, bool)>,
+    exemplars: HashMap<Trace, (f64, bool)>,
     /// How many lines each trace has.
-    lines: HashMap<Vec<u8>, u64>,
+    lines: HashMap<Trace, u64>,
     wrong_lines: u64,
     missing_lines: u64,
     first_wrong: Option<String>,
@@ -51,7 +53,7 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn add_span(&mut self, span: &Span) {
         let duration = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
-        self.spans.insert(span.trace_id.clone(), duration);
+        self.spans.insert(trace(&span.trace_id), duration);
     }
 
     pub(super) fn add_exemplars(&mut self, point: &HistogramDataPoint) {
@@ -61,7 +63,7 @@ impl Seen {
                 _ => f64::NAN,
             };
             let found = (seconds, fits(point, seconds));
-            self.exemplars.insert(exemplar.trace_id.clone(), found);
+            self.exemplars.insert(trace(&exemplar.trace_id), found);
         }
     }
 
@@ -79,7 +81,7 @@ impl Seen {
                 continue;
             };
             let own = hex(&record.trace_id);
-            let before = self.lines.entry(record.trace_id.clone()).or_default();
+            let before = self.lines.entry(trace(&record.trace_id)).or_default();
             *before += 1;
             if said.get(..TRACE_DIGITS) != Some(&own) || *before > 1 {
                 self.wrong_lines += 1;
@@ -123,6 +125,11 @@ impl Seen {
         }
         names
     }
+}
+
+/// Zeros, as of no trace, where it is none.
+fn trace(id: &[u8]) -> Trace {
+    id.try_into().unwrap_or_default()
 }
 
 /// Whether a bucket that has counted something holds it: of bounds (a, b] (metrics data model, "Histogram").
@@ -223,6 +230,18 @@ mod tests {
                 ..ResourceLogs::default()
             }],
         }
+    }
+
+    #[test]
+    fn lines_that_are_left_out_are_those_of_all_pools_as_told_last() {
+        let pool = |lines| NumberDataPoint {
+            value: Some(number_data_point::Value::AsInt(lines)),
+            ..NumberDataPoint::default()
+        };
+        let mut seen = Seen::default();
+        seen.set_missing_lines(&[pool(3), pool(4)]);
+        seen.set_missing_lines(&[pool(5), pool(6), NumberDataPoint::default()]);
+        assert_eq!(seen.names().missing_lines, 11);
     }
 
     #[test]

@@ -120,16 +120,19 @@ impl CountsResult {
         self.wrong == 0
             && exact
             && self.access_log == logged
-            && Self::total(&self.spans) + self.losses.total() == sent
-            && Self::total(&self.metrics) + self.losses.overwritten == sent
-            && self.names_agree()
+            && Self::total(&self.spans) + self.losses.undelivered == Self::total(&self.metrics)
+            && self.names_agree(sent.checked_sub(Self::total(&self.metrics)))
     }
 
-    /// An exemplar may be of a span that is lost.
-    fn names_agree(&self) -> bool {
+    /// What was overwritten is so many requests, and else lines. A log record that is lost may be
+    /// none of a line. An exemplar may be of a span that is lost.
+    fn names_agree(&self, requests: Option<u64>) -> bool {
         let names = &self.names;
-        let lines = names.lines + names.missing_lines + self.losses.lines;
-        let exact = lines == self.lines_sent || self.losses.overwritten > 0 && lines < self.lines_sent;
+        let told = names.lines + names.missing_lines;
+        let lines = requests.and_then(|requests| self.losses.overwritten.checked_sub(requests));
+        let exact = lines.is_some_and(|lines| {
+            (told + lines..=told + lines + self.losses.lines).contains(&self.lines_sent)
+        });
         exact && names.wrong_lines == 0 && names.wrong_exemplars <= self.losses.undelivered
     }
 
@@ -244,6 +247,16 @@ mod tests {
         result.names = Names::default();
         assert!(!result.agrees(), "lines are missing and nobody says so");
         result.losses.lines = 4;
+        assert!(result.agrees());
+        // One of them was overwritten before it was read; and a request as well.
+        result.losses.lines = 3;
+        assert!(!result.agrees());
+        result.losses.overwritten = 1;
+        assert!(result.agrees());
+        result.metrics = counts(&[("200", 89), ("killed", 10)]);
+        result.spans = counts(&[("200", 86), ("killed", 10)]);
+        assert!(!result.agrees());
+        result.losses.overwritten = 2;
         assert!(result.agrees());
         result.access_log = counts(&[("200", 89)]);
         assert!(!result.agrees());

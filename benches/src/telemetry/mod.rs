@@ -18,11 +18,12 @@ use crate::server::{More, Server, Side, Spec, Tracing};
 /// Spans that the observer's last words say are missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Losses {
-    /// Records that were overwritten in the rings before they were read: neither spans nor metrics know them.
+    /// Records that were overwritten in the rings before they were read: requests, which neither
+    /// spans nor metrics know, and lines of PHP's log.
     pub overwritten: u64,
     /// Spans that were dropped, or that no collector took.
     pub undelivered: u64,
-    /// Log records that were dropped, or that no collector took.
+    /// Log records of any kind that were dropped, or that no collector took.
     pub lines: u64,
 }
 
