@@ -35,13 +35,17 @@ impl Clocks {
     /// to do something else than they do.
     ///
     /// # Errors
-    /// They do not hear. Not tried again: they are forgotten.
+    /// They do not hear. Those that cannot be run are forgotten.
     pub(super) fn run(&mut self, run: bool, now: Instant) -> io::Result<()> {
         let before = std::mem::replace(&mut self.until, run.then(|| now + CLOCK_LEASE));
         if before.is_some() == run {
             return Ok(());
         }
-        run_clocks(&self.clocks, run).inspect_err(|_| self.clocks.clear())
+        let outcome = run_clocks(&self.clocks, run);
+        if outcome.is_err() && run {
+            self.clocks.clear();
+        }
+        outcome
     }
 
     /// Stops them if it was not said again in time.

@@ -342,7 +342,7 @@ impl Observer {
         let Some(mut running) = self.running.take_if(|running| running.generation == generation) else {
             return;
         };
-        self.wire.disconnect(wants_lines(&self.start));
+        self.wire.disconnect(!self.stopping && wants_lines(&self.start));
         heard(running.clocks.run(false, Instant::now()), log);
         let life = running.since.elapsed();
         let how = format!(
@@ -459,7 +459,8 @@ impl Observer {
 fn heard(outcome: io::Result<()>, log: &ErrorLog) {
     if let Err(e) = outcome {
         log.warning(format_args!(
-            "spans do not tell what requests past their limit compute: the CPUs' clocks do not hear: {e}"
+            "the CPUs' clocks can neither be run nor stopped: {e}; spans do not tell what requests past their limit \
+             compute"
         ));
     }
 }

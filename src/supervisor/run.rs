@@ -272,6 +272,8 @@ impl Supervisor {
         self.keep_reload(now);
         self.keep_loader(now);
         self.keep_engines(now);
+        // Also while workers finish: it may have the CPUs' clocks run until it is told to stop.
+        self.observer.keep(now, &self.log);
         if self.is_up && self.phase.wants_workers() {
             self.keep_observer(now);
         }
@@ -302,7 +304,6 @@ impl Supervisor {
     }
 
     pub(super) fn keep_observer(&mut self, now: Instant) {
-        self.observer.keep(now, &self.log);
         if !self.observer.is_due(now)
             || !self
                 .observer
@@ -348,13 +349,14 @@ impl Supervisor {
     }
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
-        let observer = self.observer.due(now).filter(|_| self.is_up);
+        let may_start = self.is_up && self.phase.wants_workers();
+        let observer = self.observer.due(now);
+        let observer = observer.filter(|_| may_start || self.observer.pid().is_some());
         let companion = self.companion.as_ref().and_then(|companion| companion.due(now));
-        let restarts = observer
+        let companion = companion.filter(|_| self.phase.wants_workers());
+        observer
             .into_iter()
             .chain(companion)
-            .filter(|_| self.phase.wants_workers());
-        restarts
             .chain(self.schedule_due(now))
             .chain(self.engines.due(now))
             .chain(self.loader.due())

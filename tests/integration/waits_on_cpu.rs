@@ -3,15 +3,14 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use glasspool_abi::control::CLOCK_LEASE;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use serde_json::Value;
 
 use crate::collector::each;
-use crate::harness::{PATIENCE, Supervised, kill, number_after, stop};
+use crate::harness::{Supervised, kill, number_after, stop, wait_until};
 use crate::waits_spans::Watched;
 
 const SLOW: &str = "[slow]\nafter = \"200ms\"\n";
@@ -88,15 +87,7 @@ impl Clocks {
 
     /// Waits until they do or do not.
     fn wait_for(&self, run: bool) {
-        wait_for(&format!("clocks that run: {run}"), || self.run() == run);
-    }
-}
-
-fn wait_for(what: &str, mut come: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !come() {
-        assert!(Instant::now() < end, "no {what}");
-        thread::park_timeout(Duration::from_millis(5));
+        wait_until(&format!("clocks run: {run}"), || self.run() == run);
     }
 }
 
@@ -181,12 +172,35 @@ fn clocks_do_not_run_on_for_an_observer_that_stands_still() {
     kill(observer, Signal::CONT);
     clocks.wait_for(true);
     let before = clocks.ran();
-    wait_for("more than they run unasked", || {
+    wait_until("they have run longer than they do unasked", || {
         clocks.ran() - before > CLOCK_LEASE
     });
     fs::write(watched.stand.path("enough"), "").expect("writes");
     asked.join().expect("ends");
     clocks.wait_for(false);
+}
+
+#[test]
+fn clocks_do_not_run_on_while_the_last_request_is_waited_for() {
+    let Some(mut watched) = Watched::with(SLOW, "", &[("until.php", UNTIL)]) else {
+        return;
+    };
+    let clocks = Clocks::of(&watched.stand.supervised);
+    let asked = watched.stand.ask("until.php");
+    clocks.wait_for(true);
+    let observer = observer(&watched);
+    watched.stand.supervised.signal(Signal::QUIT);
+    watched.stand.supervised.wait_for("Finishing ...");
+    stop(observer);
+    clocks.wait_for(false);
+    // The request still computes, and is still explained.
+    kill(observer, Signal::CONT);
+    clocks.wait_for(true);
+    fs::write(watched.stand.path("enough"), "").expect("writes");
+    asked.join().expect("ends");
+    let status = watched.stand.supervised.wait_for_end();
+    assert_eq!(status.code(), Some(0));
+    assert!(!clocks.run());
 }
 
 #[test]
@@ -209,7 +223,7 @@ fn clocks_do_not_run_on_for_an_observer_that_was_killed() {
     let asked = watched.stand.ask("until.php");
     clocks.wait_for(true);
     let before = clocks.ran();
-    wait_for("half a second of a clock", || {
+    wait_until("one has run for half a second", || {
         clocks.ran() - before > Duration::from_millis(500)
     });
     enough();
