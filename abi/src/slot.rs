@@ -27,7 +27,7 @@ mod cursors;
 mod reader;
 mod writer;
 
-pub use self::cursors::{CursorTable, InFlight};
+pub use self::cursors::{CursorTable, InFlight, ReadTo};
 pub use self::reader::SlotReader;
 pub use self::writer::SlotWriter;
 use crate::mapping::Words;
@@ -263,31 +263,22 @@ mod tests {
     #[test]
     fn cursors_survive_their_reader() {
         let file = create_slot_memory(CursorTable::bytes(3)).expect("a memory file");
-        CursorTable::map(&file, 3).expect("maps").store(
-            2,
-            Cursor {
-                position: 5,
-                sequence: 6,
+        let read = |n| ReadTo {
+            cursor: Cursor {
+                position: n,
+                sequence: n + 1,
             },
-        );
-        let table = CursorTable::map(&file, 3).expect("maps");
-        assert_eq!(
-            table.load(2),
-            Cursor {
-                position: 5,
-                sequence: 6
-            }
-        );
+            dropped_lines: n + 2,
+        };
+        let first = CursorTable::map(&file, 3).expect("maps");
+        (0..3).for_each(|entry| first.store(entry, read(10 * entry as u64)));
         let in_flight = InFlight { taken: 9, settled: 4 };
-        table.store_in_flight(in_flight);
-        assert_eq!(CursorTable::map(&file, 3).expect("maps").in_flight(), in_flight);
-        table.store(
-            3,
-            Cursor {
-                position: 1,
-                sequence: 1,
-            },
-        );
-        assert_eq!(table.load(3), Cursor::default());
+        first.store_in_flight(in_flight);
+        first.store(3, read(1));
+        let table = CursorTable::map(&file, 3).expect("maps");
+        let entries = [0, 1, 2].map(|entry| table.load(entry));
+        assert_eq!(entries, [read(0), read(10), read(20)]);
+        assert_eq!(table.in_flight(), in_flight);
+        assert_eq!(table.load(3), ReadTo::default());
     }
 }

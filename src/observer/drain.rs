@@ -3,7 +3,7 @@
 //! The work per call is bounded by the size of the worker's ring, whatever is in it.
 
 use glasspool_abi::record::{ABORTED, End, FATAL, INCIDENT, LINE, Peek, Text};
-use glasspool_abi::slot::Drained;
+use glasspool_abi::slot::{CursorTable, Drained};
 use glasspool_otel::queue::Priority;
 
 use super::report::Report;
@@ -43,6 +43,7 @@ pub(super) struct Turn<'a> {
     pub(super) report: &'a mut Report,
     pub(super) waits: &'a mut Waits,
     pub(super) log: &'a ErrorLog,
+    pub(super) cursors: &'a CursorTable,
     /// Monotonic, nanoseconds.
     pub(super) now: u64,
 }
@@ -55,19 +56,23 @@ pub(super) fn drain(
     buffer: &mut Vec<u8>,
 ) -> Drained {
     let Worker {
-        slot,
-        cursor,
-        requests,
-        ..
+        slot, read, requests, ..
     } = worker;
+    let before = *read;
     let mut nonsense = 0;
-    let found = slot.drain(cursor, buffer, |record| {
+    let found = slot.drain(&mut read.cursor, buffer, |record| {
         if requests.on_record(record, pool, turn).is_none() {
             nonsense += 1;
         }
     });
     nonsense += u64::from(found.garbled);
-    let Turn { report, log, now, .. } = turn;
+    let Turn {
+        report,
+        log,
+        cursors,
+        now,
+        ..
+    } = turn;
     if nonsense > 0 {
         report.counters.garbled += nonsense;
         if worker.garbled.pass(*now).is_some() {
@@ -78,16 +83,17 @@ pub(super) fn drain(
         }
     }
     let dropped = slot.dropped_lines();
-    let new = dropped
-        .saturating_sub(requests.dropped_lines)
-        .min(MOST_DROPPED_LINES);
+    let new = dropped.saturating_sub(read.dropped_lines).min(MOST_DROPPED_LINES);
     if new > 0 {
-        requests.dropped_lines = dropped;
+        read.dropped_lines = dropped;
         pool.lines_dropped.add(new);
         report.metrics.lines_dropped(&pool.rules.pool, new);
     }
     report.counters.lost = report.counters.lost.saturating_add(found.lost);
     pool.lost.add(found.lost);
+    if *read != before {
+        cursors.store(worker.entry, *read);
+    }
     found
 }
 
@@ -99,6 +105,7 @@ impl Requests {
             waits,
             log,
             now,
+            ..
         } = turn;
         let peek = End::peek(record)?;
         if peek.flags & LINE != 0 {

@@ -43,6 +43,7 @@ impl Observer {
             report,
             waits,
             log,
+            cursors: &board.cursors,
             now,
         };
         for _ in 0..LAST_READS {
@@ -50,7 +51,6 @@ impl Observer {
                 break;
             }
         }
-        board.cursors.store(worker.entry, worker.cursor);
         worker.gone = Some((ended, mono_ns));
         report.metrics.worker_ended(&pool.rules.pool, ended);
         if !worker.requests.cases.is_asked() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glasspool_abi::control::{Ended, PoolView, SlowStop, WorkerView};
-use glasspool_abi::slot::{Cursor, CursorTable, SlotReader};
+use glasspool_abi::slot::{CursorTable, ReadTo, SlotReader};
 use glasspool_abi::zend::PhpBuild;
 use glasspool_abi::{EngineId, MapError, PoolId, WorkerId};
 use glasspool_otel::span::Facts;
@@ -50,7 +50,7 @@ pub(super) struct Pool {
 pub(super) struct Worker {
     pub(super) pool: PoolId,
     pub(super) slot: Arc<SlotReader>,
-    pub(super) cursor: Cursor,
+    pub(super) read: ReadTo,
     /// Its entry in the cursor table.
     pub(super) entry: usize,
     /// Its page in the kernel programs' map, if they watch it.
@@ -73,8 +73,6 @@ pub(super) struct Requests {
     pub(super) ended: u64,
     /// The last of them, to find out which wrote a line.
     pub(super) recent: Recent,
-    /// Lines that its worker has left out and that are counted.
-    pub(super) dropped_lines: u64,
 }
 
 /// Why a worker cannot be watched.
@@ -197,10 +195,9 @@ impl Scoreboard {
             born_mono_ns: view.born_mono_ns,
             server_name: host_name,
         };
-        let cursor = self.cursors.load(entry);
         let worker = Worker {
             pool: view.pool,
-            cursor,
+            read: self.cursors.load(entry),
             entry,
             page: view.times_page,
             process: Arc::new(Process {
@@ -217,12 +214,6 @@ impl Scoreboard {
                 cases: Cases::default(),
                 ended: 0,
                 recent: Recent::default(),
-                // Those before are the earlier observer's, if there was one.
-                dropped_lines: if cursor == Cursor::default() {
-                    0
-                } else {
-                    slot.dropped_lines()
-                },
             },
             slot: Arc::new(slot),
             garbled: Throttle::new(1, 60 * SECOND_NS),

@@ -217,17 +217,14 @@ impl Observer {
             if worker.gone.is_some() {
                 continue; // Read to its end; waits for the answer to its last look.
             }
-            let before = worker.cursor;
             let mut turn = Turn {
                 report,
                 waits,
                 log,
+                cursors: &board.cursors,
                 now,
             };
             let found = drain(worker, pool, &mut turn, buffer);
-            if worker.cursor != before {
-                board.cursors.store(worker.entry, worker.cursor);
-            }
             tick.records += found.records;
             if let Some(crash) = worker.slot.crash()
                 && worker.requests.cases.first_crash()

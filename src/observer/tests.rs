@@ -114,6 +114,26 @@ async fn lines_that_a_killed_worker_left_out_are_counted() {
 }
 
 #[tokio::test]
+async fn lines_that_are_left_out_between_two_observers_are_counted_once() {
+    let (cursors, mut worker) = (cursors(), FakeWorker::new());
+    let mut first = Bench::new(&cursors);
+    first.introduce(1, &worker);
+    worker.begin(true, Duration::ZERO);
+    worker.writer.count_dropped_line();
+    first.tick();
+    // Killed.
+    drop(first);
+    (0..3).for_each(|_| worker.writer.count_dropped_line());
+    let mut second = Bench::new(&cursors);
+    second.introduce(1, &worker);
+    second.gone(1, SIGKILL);
+    second.tick();
+    let (_, log, _) = second.finish().await;
+    let told = log.matches("[pool www] 3 lines of its workers are in the error log only");
+    assert_eq!(told.count(), 1, "{log}");
+}
+
+#[tokio::test]
 async fn a_restarted_observer_repeats_nothing() {
     let (cursors, mut worker) = (cursors(), FakeWorker::new());
     let mut first = Bench::new(&cursors);

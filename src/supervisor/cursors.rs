@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use glasspool_abi::slot::{Cursor, CursorTable};
+use glasspool_abi::slot::{CursorTable, ReadTo};
 use glasspool_abi::{MapError, create_slot_memory};
 
 /// Workers at a time, whatever reloads bring, and those that observers have not buried
-/// yet. The table's memory is only taken where it is written: 16 bytes each.
+/// yet. The table's memory is only taken where it is written: 24 bytes each.
 const ENTRIES: usize = 262_144;
 /// An observer that is behind may still write the cursor of a worker that is gone, so a
 /// freed entry rests while so many others are used.
@@ -46,14 +46,14 @@ impl Cursors {
             self.unused += 1;
             self.unused - 1
         };
-        self.table.store(entry, Cursor::default());
+        self.table.store(entry, ReadTo::default());
         Some(entry as u64)
     }
 
     /// The worker is gone, and observers have been told.
     pub(super) fn give_back(&mut self, entry: u64) {
         if let Ok(entry) = usize::try_from(entry) {
-            self.table.store(entry, Cursor::default());
+            self.table.store(entry, ReadTo::default());
             self.free.push_back(entry);
         }
     }
@@ -69,6 +69,8 @@ impl Cursors {
 
 #[cfg(test)]
 mod tests {
+    use glasspool_abi::slot::Cursor;
+
     use super::*;
 
     #[test]
@@ -76,9 +78,12 @@ mod tests {
         let mut cursors = Cursors::create().expect("makes");
         let first = cursors.take().expect("is free");
         let observer = CursorTable::map(cursors.memory(), ENTRIES).expect("maps");
-        let late = Cursor {
-            position: 8,
-            sequence: 9,
+        let late = ReadTo {
+            cursor: Cursor {
+                position: 8,
+                sequence: 9,
+            },
+            dropped_lines: 7,
         };
         cursors.give_back(first);
         // The observer was behind and remembers how far it was with the gone worker.
@@ -91,7 +96,7 @@ mod tests {
         assert_eq!(others, RESTING);
         assert_eq!(
             observer.load(usize::try_from(first).expect("fits")),
-            Cursor::default()
+            ReadTo::default()
         );
     }
 

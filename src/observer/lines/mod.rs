@@ -139,17 +139,14 @@ impl Observer {
                 Found::Nobody => return None,
                 Found::NotYet if may_drain && worker.gone.is_none() => {
                     let pool = self.board.pools.get_mut(&worker.pool)?;
-                    let before = worker.cursor;
                     let mut turn = Turn {
                         report: &mut self.report,
                         waits: &mut self.waits,
                         log: &self.log,
+                        cursors: &self.board.cursors,
                         now,
                     };
                     drain(worker, pool, &mut turn, &mut self.buffer);
-                    if worker.cursor != before {
-                        self.board.cursors.store(worker.entry, worker.cursor);
-                    }
                 }
                 Found::NotYet => return None,
             }
