@@ -46,7 +46,7 @@ pub(super) struct Metrics {
     /// When all counting began, by the clock of the day as it is now, and by the other one.
     start_unix_ns: u64,
     start_mono_ns: u64,
-    /// Wall clock of the last snapshot.
+    /// Wall clock of the last snapshot, or of the start.
     last_unix_ns: u64,
     interval: Duration,
     /// When the next snapshot is due, monotonic nanoseconds.
@@ -84,11 +84,12 @@ struct PoolFigures {
 
 impl Metrics {
     pub(super) fn new(options: &Options, scraped: Option<&Scraped>) -> Metrics {
+        let start_unix_ns = unix_ns();
         Metrics {
             enabled: options.metrics.exporter != ExporterKind::None || scraped.is_some(),
-            start_unix_ns: unix_ns(),
+            start_unix_ns,
             start_mono_ns: super::monotonic_ns(),
-            last_unix_ns: 0,
+            last_unix_ns: start_unix_ns,
             interval: options.metric_reader.interval,
             due: 0,
             methods: Methods::new(&options.conventions.known_methods),

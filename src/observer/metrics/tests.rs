@@ -318,6 +318,15 @@ fn a_clock_that_is_set_takes_the_start_along() {
     assert_eq!(at(6_700, 350), (6_400 * S, 6_700 * S));
 }
 
+#[test]
+fn a_clock_that_is_set_back_before_the_first_snapshot_takes_the_start_along() {
+    let mut metrics = metrics();
+    let (start, mono) = (metrics.start_unix_ns, metrics.start_mono_ns);
+    metrics.read_clocks(start - 3_600_000_000_000, mono + 5);
+    assert!(metrics.start_unix_ns < metrics.last_unix_ns);
+    assert_eq!(metrics.last_unix_ns, start - 3_600_000_000_000);
+}
+
 /// `cargo test --release -p glasspool metrics_cost -- --ignored --nocapture`
 #[test]
 #[ignore = "prints a measurement"]
