@@ -11,14 +11,16 @@ Examples:
   glasspool run                                      the newest php-fpm.conf below /etc/php
   glasspool run -y /etc/php/8.2/fpm/php-fpm.conf
   glasspool run -y site.conf -p /srv/site --config /srv/site/glasspool.toml
-Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 configuration or machine.";
+Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 what the
+configuration or the machine does not allow.";
 
 pub(super) const CHECK_EXAMPLES: &str = "\
 Examples:
   glasspool check                                    the newest php-fpm.conf below /etc/php
   glasspool check -y /etc/php/8.2/fpm/php-fpm.conf
   glasspool check -y site.conf --config next.toml    with another glasspool.toml
-Nothing is started. Exit status: 0 it is well, 64 wrong arguments, 78 what is wrong is on standard error.";
+Nothing is started.
+Exit status: 0 it is well, 64 wrong arguments, 78 it is not (standard error says why).";
 
 /// Flags as php-fpm has them.
 #[derive(Debug, Default, Args)]

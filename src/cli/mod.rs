@@ -54,7 +54,7 @@ const CONFIG: u8 = 78;
 
 const EXAMPLES: &str = "\
 Examples:
-  glasspool serve .                                  this folder at http://127.0.0.1:8000, traced to the terminal
+  glasspool serve .                                  this folder on port 8000, with its traces
   glasspool serve public --slow 100ms --workers 8
   glasspool run -y /etc/php/8.2/fpm/php-fpm.conf     php-fpm's own configuration, in the foreground
   glasspool check -y /etc/php/8.2/fpm/php-fpm.conf   what would run, or what is wrong
@@ -64,9 +64,10 @@ Examples:
   glasspool record www --seconds 10 -o www.svg       where their time goes, as a flame graph
   glasspool waits www                                which lines wait, for whom, and how long
   glasspool tail --status 5xx                        requests that fail, as they happen
-  glasspool trace --path '/checkout*' --for 10m      these requests in the traces, whatever the sampler says
-Without a command it takes php-fpm's flags and behaves as php-fpm: glasspool -t, glasspool -D -y FILE.
-Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 configuration or machine.";
+  glasspool trace --path '/checkout*' --for 10m      these requests, whatever the sampler says
+Without a command it takes php-fpm's flags and behaves as php-fpm: glasspool -t, glasspool -D.
+Exit status: 0 after a clean stop, 64 wrong arguments, 70 PHP did not start, 78 what the
+configuration or the machine does not allow.";
 
 /// Runs PHP's workers, and explains every slow request.
 #[derive(Debug, Parser)]
@@ -229,6 +230,9 @@ mod tests {
         for command in commands.chain([&program]) {
             let help = command.get_after_help().map(ToString::to_string);
             let help = help.unwrap_or_default();
+            let longest = help.lines().map(|line| line.chars().count()).max();
+            // Where clap wraps what it wraps itself.
+            assert!(longest <= Some(100), "{}: {help}", command.get_name());
             let mut examples = help
                 .lines()
                 .filter(|line| line.starts_with("  glasspool "))

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustix::net::SendFlags;
 
 use super::Failure;
-use super::supervisor::{Whom, connect, receive};
+use super::supervisor::{Whom, connect, put, receive};
 
 /// Lines of progress that are read at most.
 const MAX_LINES: usize = 10_000;
@@ -45,7 +44,7 @@ pub(super) fn reload(arguments: &ReloadArguments, say: impl Fn(&str)) -> Result<
 /// Asks, and passes on the lines of progress.
 fn ask(pid: i32, say: impl Fn(&str)) -> anyhow::Result<()> {
     let socket = connect(pid)?;
-    rustix::net::send(&socket, b"reload", SendFlags::NOSIGNAL).context("cannot ask for the reload")?;
+    put(&socket, b"reload")?;
     let mut last = None;
     for _ in 0..MAX_LINES {
         let Some(line) = receive(&socket, PATIENCE)
@@ -71,7 +70,7 @@ fn ask(pid: i32, say: impl Fn(&str)) -> anyhow::Result<()> {
 mod tests {
     use std::cell::RefCell;
 
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
     use rustix::net::RecvFlags;
 

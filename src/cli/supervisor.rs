@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::flags::Flags;
 use super::load::load;
@@ -87,6 +88,14 @@ pub(super) fn connect(pid: i32) -> anyhow::Result<OwnedFd> {
     })
 }
 
+/// Asks. Whoever may not has been told so already, and finds the way closed.
+pub(super) fn put(socket: &OwnedFd, question: &[u8]) -> anyhow::Result<()> {
+    match rustix::net::send(socket, question, SendFlags::NOSIGNAL) {
+        Ok(_) | Err(Errno::PIPE) => Ok(()),
+        Err(e) => Err(e).context("cannot ask"),
+    }
+}
+
 /// The next packet as a line, or `None` at the end.
 pub(super) fn receive(socket: &OwnedFd, patience: Duration) -> anyhow::Result<Option<String>> {
     let until = Instant::now() + patience;
@@ -96,7 +105,7 @@ pub(super) fn receive(socket: &OwnedFd, patience: Duration) -> anyhow::Result<Op
         match rustix::event::poll(&mut ready, Some(&left)) {
             Ok(0) => return Err(anyhow!("nothing was heard for {patience:?}")),
             Ok(_) => break,
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rustix::net::SendFlags;
 
 use super::Failure;
-use super::supervisor::{Whom, connect, receive};
+use super::supervisor::{Whom, connect, put, receive};
 use crate::raise::{MOST_SECONDS, Order, PREFIX, Raise};
 
 /// Lines of an answer that are read at most.
@@ -26,9 +25,9 @@ Examples:
   glasspool trace --path /api/orders --pool shop --for 90s
   glasspool trace --list                                      what is raised, and for how long
   glasspool trace --clear                                     back to the configuration
-A rule adds to what is sampled anyway and takes nothing away. It holds for
-requests that begin from now on, also after a reload and in new workers; it ends by itself, or
-with the program. The newest rule for a request decides.";
+A rule adds to what is sampled anyway and takes nothing away. It holds for requests that begin
+from now on, also after a reload and in new workers; it ends by itself, or with the program. The
+newest rule for a request decides.";
 
 /// For which requests, or what else.
 #[derive(Debug, Args)]
@@ -80,7 +79,7 @@ pub(super) fn trace(arguments: TraceArguments, say: impl Fn(&str)) -> Result<Exi
 fn ask(pid: i32, order: &Order, say: impl Fn(&str)) -> anyhow::Result<()> {
     let socket = connect(pid)?;
     let question = [PREFIX, &serde_json::to_vec(order)?].concat();
-    rustix::net::send(&socket, &question, SendFlags::NOSIGNAL).context("cannot ask")?;
+    put(&socket, &question)?;
     let is_list = matches!(order, Order::List);
     let mut lines = 0;
     while lines < MAX_LINES {

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::event::{PollFd, PollFlags};
 
 /// The two streams of a command.
 pub struct Console<'a> {
@@ -15,6 +18,8 @@ pub struct Console<'a> {
     pub err_is_terminal: bool,
     /// Whether `out` may have colours.
     pub colour: bool,
+    /// What `out` writes to, where that can be asked whether anybody reads it.
+    pub sink: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> Console<'a> {
@@ -26,6 +31,7 @@ impl<'a> Console<'a> {
             out_is_terminal: false,
             err_is_terminal: false,
             colour: false,
+            sink: None,
         }
     }
 
@@ -42,7 +48,23 @@ impl<'a> Console<'a> {
             out_is_terminal,
             err_is_terminal: io::stderr().is_terminal(),
             colour: out_is_terminal && !set("NO_COLOR") && !dumb,
+            sink: Some(rustix::stdio::stdout()),
         }
+    }
+
+    /// Waits until there is something to read, or nobody reads what is written: then false.
+    ///
+    /// # Errors
+    /// As of poll(2).
+    pub(super) fn wait(&self, source: impl AsFd) -> io::Result<bool> {
+        let source = PollFd::new(&source, PollFlags::IN);
+        // Errors are told without being asked for: a pipe without a reader is one.
+        let sink = self
+            .sink
+            .map(|sink| PollFd::from_borrowed_fd(sink, PollFlags::empty()));
+        let mut both: Vec<_> = [source].into_iter().chain(sink).collect();
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut both, None))?;
+        Ok(both.get(1).is_none_or(|sink| sink.revents().is_empty()))
     }
 
     /// One line on standard error. Where that is gone, so is whoever would read it.

@@ -188,6 +188,9 @@ fn read_all(
     }
     let mut packet = vec![0; MAX_ENTRY_BYTES];
     loop {
+        if !console.wait(socket)? {
+            return Ok(End::NobodyReads);
+        }
         let received =
             rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut packet[..], RecvFlags::empty()));
         let bytes = match received {
@@ -239,6 +242,8 @@ fn read_all(
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use clap::Parser;
 
     use super::*;
@@ -319,6 +324,22 @@ mod tests {
         let (out, _, _) = shown("--no-follow --json", &[line, other]);
         let expected = [&line[..], b"\n", other, b"\n"].concat();
         assert_eq!(out.as_bytes(), expected);
+    }
+
+    #[test]
+    fn it_ends_when_nobody_reads_it_although_nothing_happens() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, _theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a pair");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console::plain(&mut out, &mut err);
+        console.sink = Some(writer.as_fd());
+        let connect = || Ok(ours.try_clone()?);
+        let code = run_tail(&parse("").expect("is right"), &connect, &mut console);
+        assert_eq!(code, ExitCode::SUCCESS);
     }
 
     #[test]
