@@ -227,14 +227,21 @@ pub(crate) fn kill(pid: i32, signal: Signal) {
     }
 }
 
+/// Waits for something that only asking shows.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 /// Stops a process that this test has started, and waits until it has.
 pub(crate) fn stop(pid: i32) {
     kill(pid, Signal::STOP);
-    let end = Instant::now() + PATIENCE;
-    while !std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T ")) {
-        assert!(Instant::now() < end, "{pid} goes on");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    wait_until(&format!("{pid} is stopped"), || {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+    });
 }
 
 /// Whether a process exists, if only as a zombie.

@@ -5,13 +5,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::fastcgi::{ask, script};
-use crate::harness::{PATIENCE, Supervised, exists, skipped, start_glasspool};
+use crate::harness::{Supervised, exists, skipped, start_glasspool, wait_until};
 
 const SERVING: &str = "ready to handle connections";
 
@@ -218,14 +218,6 @@ fn a_php_that_does_not_work_never_takes_over() {
 /// Whether nobody accepts on the pool's socket any more.
 fn is_deserted(supervised: &Supervised) -> bool {
     std::os::unix::net::UnixStream::connect(supervised.path("www.sock")).is_err()
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
 }
 
 #[test]

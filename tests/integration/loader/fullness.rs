@@ -2,16 +2,17 @@
 //! Requests do not notice, and what is lacking is told, or counted to the last.
 
 use std::fs;
+use std::path::PathBuf;
 use std::thread;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::stand::{Site, metric, wait_until};
+use super::stand::{Site, TRACED, metric};
 use super::{number, requests};
 use crate::collector::{Collector, each};
 use crate::fastcgi::{ask, script};
-use crate::harness::{Supervised, kill, stop};
+use crate::harness::{kill, stop, wait_until};
 use crate::prometheus::stand::free_port;
 
 /// Naps of 20 ms, each a wait that is told: also one that begins late, off its CPU. A record with
@@ -33,11 +34,12 @@ while (!file_exists(__DIR__ . '/enough')) usleep(20000);
 echo 'held';
 ";
 
-impl Supervised {
-    fn runs(&self, name: &str) -> String {
-        let path = self.path(name);
-        let answer = ask(&self.path("sock"), &script(path.to_str().expect("text")));
-        answer.expect("is answered")
+/// Lets those go that wait for this file, also when the test fails.
+struct Enough(PathBuf);
+
+impl Drop for Enough {
+    fn drop(&mut self) {
+        let _written = fs::write(&self.0, "").is_ok();
     }
 }
 
@@ -126,7 +128,7 @@ fn workers_beyond_the_pages_serve_all_the_same() {
     let toml = format!("[metrics]\nlisten = \"{address}\"\n");
     let Some(site) = Site::new(&toml) else { return };
     fs::write(site.folder.path().join("hold.php"), HOLD).expect("writes");
-    let Some(mut supervised) = site.start_with_programs("http://127.0.0.1:9") else {
+    let Some(mut supervised) = site.start_with_programs(TRACED.1) else {
         return;
     };
     let held = supervised.holds();
@@ -141,6 +143,7 @@ fn workers_beyond_the_pages_serve_all_the_same() {
     let (folder, socket) = (supervised.path(""), supervised.path("sock"));
     let hold = supervised.path("hold.php").display().to_string();
     thread::scope(|scope| {
+        let enough = Enough(folder.join("enough"));
         let asked: Vec<_> = (0..WORKERS)
             .map(|_| scope.spawn(|| ask(&socket, &script(&hold)).expect("is answered")))
             .collect();
@@ -155,17 +158,17 @@ fn workers_beyond_the_pages_serve_all_the_same() {
             let watched = metric(address, "php_waits_workers", "php_pool=\"www\"");
             busy == Some(257.0) && watched.is_some_and(|watched| (254.0..257.0).contains(&watched))
         });
-        fs::write(folder.join("enough"), "").expect("writes");
+        drop(enough);
         for asked in asked {
             assert_eq!(asked.join().expect("does not panic"), "held");
         }
     });
+    supervised.signal(Signal::QUIT);
+    assert_eq!(supervised.wait_for_end().code(), Some(0));
     let told = supervised
         .log
         .iter()
         .filter(|line| line.contains("pages for the waits"));
     assert_eq!(told.count(), 1, "not for each: {:#?}", supervised.log);
-    supervised.signal(Signal::QUIT);
-    assert_eq!(supervised.wait_for_end().code(), Some(0));
     wait_until("the kernel is rid of them", || held.is_gone());
 }

@@ -7,8 +7,8 @@ use std::fs;
 use glasspool_waits::Settings;
 use rustix::process::Signal;
 
-use super::stand::{Held, SERVING, Site, TRACED, checked, metric, wait_until};
-use crate::harness::skipped;
+use super::stand::{Held, SERVING, Site, TRACED, checked, metric};
+use crate::harness::{skipped, wait_until};
 use crate::looks::stand::command;
 use crate::prometheus::stand::free_port;
 

@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::fastcgi::{ask, script};
-use crate::harness::{PATIENCE, Supervised, launch, skipped};
+use crate::harness::{Supervised, launch, skipped};
 use crate::prometheus::stand::{TEXT, get};
 
 pub(super) const SERVING: &str = "ready to handle connections";
@@ -123,7 +122,11 @@ pub(super) fn without_capabilities() -> Vec<&'static str> {
 
 impl Supervised {
     pub(super) fn answers(&self) -> String {
-        let path = self.path("sleep.php");
+        self.runs("sleep.php")
+    }
+
+    pub(super) fn runs(&self, name: &str) -> String {
+        let path = self.path(name);
         let answer = ask(&self.path("sock"), &script(path.to_str().expect("text")));
         answer.expect("is answered")
     }
@@ -193,14 +196,6 @@ impl Held {
             .map(|program| program.id())
             .any(|id| self.programs.contains(&id))
             && !maps.map(|map| map.id()).any(|id| self.maps.contains(&id))
-    }
-}
-
-pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 

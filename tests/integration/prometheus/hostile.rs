@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::fastcgi::{ask, script};
+use crate::harness::wait_until;
 
-use super::stand::{OPEN_METRICS, Stand, TEXT, until};
+use super::stand::{OPEN_METRICS, Stand, TEXT};
 
 /// Connections that are opened and never say what they want.
 const SILENT: usize = 200;
@@ -52,7 +53,7 @@ fn hostile_scrapers_delay_nobody_and_take_no_memory() {
     };
     let address = stand.address;
     stand.run("ok.php");
-    until("metrics are served", || stand.scrape(TEXT).is_some());
+    wait_until("metrics are served", || stand.scrape(TEXT).is_some());
     let observer = stand.supervised.children(Some("observer"))[0];
     let before = anonymous_kb(observer);
     let (socket, path) = (
@@ -93,7 +94,7 @@ fn hostile_scrapers_delay_nobody_and_take_no_memory() {
             stream.write_all(request).unwrap_or_default();
         }
         let after = served.load(Ordering::Relaxed);
-        until("requests go on", || served.load(Ordering::Relaxed) > after + 20);
+        wait_until("requests go on", || served.load(Ordering::Relaxed) > after + 20);
         most = most.max(anonymous_kb(observer));
         over.store(true, Ordering::Relaxed);
         assert!(honest.is_some_and(|page| page.ends_with("# EOF\n")));
@@ -106,7 +107,7 @@ fn hostile_scrapers_delay_nobody_and_take_no_memory() {
     );
     let total = served.load(Ordering::Relaxed) + 1;
     let counted = format!(" {total}");
-    until("every request is counted", || {
+    wait_until("every request is counted", || {
         let page = stand.scrape(TEXT).unwrap_or_default();
         let mut lines = page.lines();
         lines.any(|line| {

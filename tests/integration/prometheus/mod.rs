@@ -14,9 +14,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use self::server::{Prometheus, check};
-use self::stand::{OPEN_METRICS, Stand, TEXT, free_port, until};
+use self::stand::{OPEN_METRICS, Stand, TEXT, free_port};
 use crate::fastcgi::{ask, script};
-use crate::harness::{kill, skipped};
+use crate::harness::{kill, skipped, wait_until};
 
 fn packaged(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(name);
@@ -87,7 +87,7 @@ fn a_real_prometheus_finds_all_that_dashboard_and_alerts_ask_for() {
     stand.supervised.wait_for(" started");
     stand.reload();
 
-    until("the target is up", || {
+    wait_until("the target is up", || {
         prometheus.value("up{job=\"glasspool\"}") == Some(1.0)
     });
     let one = |query: &str| prometheus.value(query) == Some(1.0);
@@ -99,14 +99,14 @@ fn a_real_prometheus_finds_all_that_dashboard_and_alerts_ask_for() {
         "http_server_request_duration_seconds_count{http_response_status_code=\"503\",error_type=\"503\"}",
         "sum(phpfpm_up{pool=\"shop\"})",
     ] {
-        until(query, || one(query));
+        wait_until(query, || one(query));
     }
-    until("every request is counted", || {
+    wait_until("every request is counted", || {
         prometheus.value("sum(http_server_request_duration_seconds_count)") == Some(4.0)
     });
     let first_start = "php_worker_starts_total{php_worker_start_reason=\"first\"}";
     // Those of the reload too.
-    until(first_start, || prometheus.value(first_start) == Some(4.0));
+    wait_until(first_start, || prometheus.value(first_start) == Some(4.0));
     assert_eq!(prometheus.value("sum(phpfpm_total_processes)"), Some(2.0));
 
     let rules = prometheus.rules();
@@ -120,12 +120,12 @@ fn a_real_prometheus_finds_all_that_dashboard_and_alerts_ask_for() {
         .collect();
     assert!(names.len() >= 20, "{names:?}");
     for name in names {
-        until(&name, || prometheus.value(&format!("count({name})")).is_some());
+        wait_until(&name, || prometheus.value(&format!("count({name})")).is_some());
     }
     for expression in rules.iter().chain(&dashboard) {
         prometheus.query(expression);
     }
-    until("an exemplar leads to a trace", || prometheus.has_exemplar());
+    wait_until("an exemplar leads to a trace", || prometheus.has_exemplar());
     prometheus.wait_for_healthy_rules();
 
     // Six at once for two workers: four wait, then two, for longer than a second.
@@ -143,7 +143,7 @@ fn a_real_prometheus_finds_all_that_dashboard_and_alerts_ask_for() {
         }
     });
     let waited = "php_pool_queue_time_seconds_total{php_pool=\"shop\"}";
-    until("connections have waited", || {
+    wait_until("connections have waited", || {
         prometheus.value(waited).is_some_and(|seconds| seconds > 0.5)
     });
 
@@ -151,7 +151,7 @@ fn a_real_prometheus_finds_all_that_dashboard_and_alerts_ask_for() {
     let observer = stand.supervised.children(Some("observer"))[0];
     kill(observer, Signal::KILL);
     stand.supervised.wait_for("the observer (pid");
-    until("its successor answers", || {
+    wait_until("its successor answers", || {
         stand
             .scrape(TEXT)
             .is_some_and(|page| page.contains("php_workers{"))
@@ -168,7 +168,7 @@ fn promtool_finds_nothing_to_say() {
     stand.run("ok.php");
     stand.run("fails.php");
     let answered = |page: &String| page.contains("http_response_status_code=\"503\"");
-    until("both are counted", || {
+    wait_until("both are counted", || {
         stand.scrape(TEXT).as_ref().is_some_and(answered)
     });
     let text = stand.scrape(TEXT).expect("is answered");
@@ -215,7 +215,7 @@ fn metrics_are_not_served_where_they_cannot_be() {
         held.0
     ));
     let failed = "php_reloads_total{otel_scope_name=\"glasspool\"";
-    until("the failure is counted", || {
+    wait_until("the failure is counted", || {
         let page = stand.scrape(TEXT).unwrap_or_default();
         let mut lines = page.lines().filter(|line| line.starts_with(failed));
         lines.any(|line| line.ends_with("php_reload_outcome=\"failed\"} 1"))
@@ -225,7 +225,7 @@ fn metrics_are_not_served_where_they_cannot_be() {
     stand.configure(&format!("[metrics]\nlisten = \"{next}\"\n"));
     stand.reload();
     stand.address = next;
-    until("metrics are at the new port", || stand.scrape(TEXT).is_some());
-    until("the old one is free", || std::net::TcpListener::bind(own).is_ok());
+    wait_until("metrics are at the new port", || stand.scrape(TEXT).is_some());
+    wait_until("the old one is free", || std::net::TcpListener::bind(own).is_ok());
     stand.end();
 }

@@ -2,8 +2,8 @@
 
 use rustix::process::Signal;
 
-use super::stand::{Stand, TEXT, until};
-use crate::harness::{exists, skipped, start as start_fake};
+use super::stand::{Stand, TEXT};
+use crate::harness::{exists, skipped, start as start_fake, wait_until};
 
 const METRICS: &str = "[metrics]\nlisten = \"127.0.0.1:PORT\"\n";
 
@@ -26,7 +26,7 @@ fn start(define: &str) -> Option<Stand> {
             "php_engine=\"shop\"",
         )
     };
-    until("opcache is asked", || asked().is_some_and(|asks| asks > 0));
+    wait_until("opcache is asked", || asked().is_some_and(|asks| asks > 0));
     Some(stand)
 }
 
@@ -44,7 +44,7 @@ fn opcache_is_measured_over_reloads() {
     // The first of them is a miss.
     (0..4).for_each(|_| assert_eq!(stand.run("ok.php"), "ok"));
     let mut seen = String::new();
-    until("hits are counted", || {
+    wait_until("hits are counted", || {
         seen = page();
         hits(&seen) == Some(3)
     });
@@ -63,7 +63,7 @@ fn opcache_is_measured_over_reloads() {
     }
     // Another engine, another opcache, and the counts go on.
     stand.reload();
-    until("more hits are counted", || {
+    wait_until("more hits are counted", || {
         assert_eq!(stand.run("ok.php"), "ok");
         let now = hits(&stand.scrape(TEXT).unwrap_or_default());
         assert!(now.is_none_or(|now| now >= 3), "{now:?}");

@@ -10,8 +10,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::stand::{Stand, free_port, get, until};
-use crate::harness::kill;
+use super::stand::{Stand, free_port, get};
+use crate::harness::{kill, wait_until};
 
 /// Debian's program, on a port of its own; ended with this.
 pub(super) struct Prometheus {
@@ -46,7 +46,7 @@ impl Prometheus {
             .spawn()
             .ok()?;
         let prometheus = Prometheus { process, address };
-        until("Prometheus is ready", || {
+        wait_until("Prometheus is ready", || {
             get(address, "/-/ready", "*/*").is_ok_and(|answer| answer.contains(" 200 "))
         });
         Some(prometheus)
@@ -96,7 +96,7 @@ impl Prometheus {
     }
 
     pub(super) fn wait_for_healthy_rules(&self) {
-        until("every rule was evaluated without an error", || {
+        wait_until("every rule was evaluated without an error", || {
             let rules = self.loaded();
             let bad = rules.iter().find(|rule| rule["health"] == "err");
             assert!(bad.is_none(), "{bad:?}");

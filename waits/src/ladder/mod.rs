@@ -102,7 +102,7 @@ pub enum Unavailable {
     /// Capabilities of a user namespace, which count for nothing here.
     #[error(
         "cannot {what}: {source}: in a user namespace no capability allows it (run outside of one; of containers, one \
-         that is not rootless and has no --userns, with CAP_BPF and CAP_PERFMON)"
+         that is not rootless and has no --userns, with CAP_BPF and CAP_PERFMON, and whose seccomp filter allows bpf(2))"
     )]
     UserNamespace {
         /// What was tried.

@@ -127,7 +127,8 @@ fn os_error(error: &(dyn Error + 'static)) -> Option<i32> {
     None
 }
 
-/// Whether users are not those of the whole machine (user_namespaces(7)).
+/// Whether users are not those of the whole machine (user_namespaces(7)). One that maps them
+/// all looks as if there were none.
 fn is_of_namespace(users: &str) -> bool {
     !users.is_empty() && !users.split_whitespace().eq(["0", "0", "4294967295"])
 }
