@@ -1,6 +1,10 @@
 //! The supervisor's handle on the observer, a process of its own that serving must not
 //! depend on: it may fail to start, crash or hang, and is then started again and told
 //! everything anew.
+//!
+//! `departures` is what it is told of pools, and of workers that are gone.
+
+mod departures;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -11,15 +15,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glasspool_abi::PoolId;
-use glasspool_abi::control::{Channel, Ended, FromObserver, ObserverStart, PoolView, ToObserver};
+use glasspool_abi::control::{Channel, Ended, FromObserver, ObserverStart, ToObserver};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
+use self::departures::Fading;
 use super::backoff::Backoff;
 use super::clocks::Clocks;
 use super::cursors::Cursors;
-use super::departed::{Departed, Departure};
+use super::departed::Departed;
 use super::error::seconds;
 use super::link::{Delivery, Link};
 use super::output::{Wire, wants_lines};
@@ -74,13 +79,6 @@ struct Running {
     replaced_by: Option<Instant>,
     /// Copies what it logs, the last of it when this is dropped.
     _relay: Relay,
-}
-
-/// What an observer is told of a pool.
-#[derive(Debug)]
-struct Fading {
-    view: PoolView,
-    slow_log: Option<Arc<OwnedFd>>,
 }
 
 impl Observer {
@@ -242,57 +240,6 @@ impl Observer {
                 running.child.pid
             ));
             running.child.signal(Signal::KILL);
-        }
-    }
-
-    /// A worker that it was told of is gone.
-    pub(super) fn depart(&mut self, log: &ErrorLog, departure: Departure) {
-        self.tell(log, departure.gone(), vec![]);
-        if let Some(oldest) = self.departed.keep(departure) {
-            log.warning(format_args!(
-                "no observer has read what child {} recorded; it is given up",
-                oldest.view.pid
-            ));
-            self.release(&oldest, log);
-        }
-    }
-
-    fn release(&mut self, departure: &Departure, log: &ErrorLog) {
-        self.cursors.give_back(departure.view.cursor);
-        let pool = departure.view.pool;
-        if self.fading.contains_key(&pool) && !self.departed.is_of(pool) {
-            self.fading.remove(&pool);
-            self.tell(log, ToObserver::PoolGone { pool }, vec![]);
-        }
-    }
-
-    /// Tells it a pool, or a pool anew.
-    pub(super) fn introduce_pool(&self, view: &PoolView, slow_log: Option<&Arc<OwnedFd>>, log: &ErrorLog) {
-        let slow_log = slow_log.into_iter().cloned().collect();
-        self.tell(log, ToObserver::Pool(view.clone()), slow_log);
-    }
-
-    /// No worker serves the pool and none will. Observers forget it when they have read
-    /// to the end what its last workers wrote.
-    pub(super) fn pool_gone(&mut self, view: PoolView, slow_log: Option<Arc<OwnedFd>>, log: &ErrorLog) {
-        let pool = view.pool;
-        if self.departed.is_of(pool) {
-            self.fading.insert(pool, Fading { view, slow_log });
-        } else {
-            self.tell(log, ToObserver::PoolGone { pool }, vec![]);
-        }
-    }
-
-    /// Tells a new one of workers that no observer before it has buried.
-    pub(super) fn introduce_departed(&self, log: &ErrorLog) {
-        for pool in self.fading.values() {
-            self.introduce_pool(&pool.view, pool.slow_log.as_ref(), log);
-        }
-        for departure in self.departed.iter() {
-            let page = self.waits.number_of(departure.page.as_ref());
-            for (message, fds) in departure.messages(page) {
-                self.tell(log, message, fds);
-            }
         }
     }
 
