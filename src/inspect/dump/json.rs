@@ -1,36 +1,7 @@
 //! A dump for programs. Pure.
 //!
-//! One object. Fields are only ever added; a change of meaning gets a new `schema`.
-//! Times are whole milliseconds. What is unknown is `null`, never left out.
-//!
-//! ```text
-//! schema      "glasspool.dump.v1"
-//! taken_at    when the first process was looked at: RFC 3339, UTC
-//! processes   by pid, each:
-//!   pid, pool (string or null), php ("8.2.36")
-//!   state       "running", "waiting", or "idle" (in no script)
-//!   request     null or { method, path }: without the query
-//!   age_ms      how long the request is under way
-//!   wait        null or { what, alike, ms }: in full; what processes that wait for the
-//!               same have in common; how long already
-//!   frames      innermost first, each:
-//!     function    "Class->method", "Class::method", "function", "{main}", "{include}" ...
-//!     args        null, or the types of the arguments ("string(41)")
-//!     file, line  null for code that has none
-//!     line_exact  whether it is known to be that very line
-//!     internal    whether it is C code of PHP or an extension
-//!     source      null, or where that C code was written, "file:line": with --native, where
-//!                 there is debug information
-//!     native      C functions further in than this frame, up to the next one, innermost
-//!                 first (with --native, else empty): "name+0x10 [module]", with debug
-//!                 information "name+0x10 [module] file:line"
-//!   frames_cut  whether callers further out were left out (--limit)
-//!   doubt       null, or why `frames` is not all of the stack
-//!   native      C functions that called PHP, innermost first (with --native, else empty)
-//! groups      lists of pids that do the same, the largest first; with --no-group one
-//!             list for each process
-//! unread      what could not be looked at, each { message }
-//! ```
+//! Fields are only ever added; a change of meaning gets a new `schema`.
+//! The fields are in `docs/looks.md`, "`glasspool dump --json`".
 
 use std::time::Duration;
 
