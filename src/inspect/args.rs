@@ -50,7 +50,8 @@ Examples:
 The kernel tells each wait of a millisecond and longer: the line of PHP, what for, and with
 whom; no process is stopped. Needs root, or CAP_BPF and CAP_PERFMON; and CAP_SYS_PTRACE to find
 PHP in the processes of others. Ctrl-C ends it early and shows what there is.
-Exit status: 0 all were watched, 1 some could not be (standard error says why), 64 wrong arguments.";
+Exit status: 0 all were watched, 1 some could not be, or there was nothing to write (standard error
+says which), 64 wrong arguments.";
 
 /// Which processes, and how to show their stacks.
 #[derive(Debug, Clone, Args)]

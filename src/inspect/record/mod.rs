@@ -90,12 +90,25 @@ pub fn run_record(arguments: &RecordArguments, console: &mut Console<'_>) -> Exi
     })
 }
 
+/// Makes room for what is to be written; a pipe or a device has nothing to make room of.
+pub(super) fn empty(file: &File) -> io::Result<()> {
+    match file.metadata()?.is_file() {
+        true => file.set_len(0),
+        false => Ok(()),
+    }
+}
+
 /// Before the time is spent: a file that cannot be written is told at once.
 pub(super) fn open(path: Option<&Path>) -> Result<Output, String> {
     match path {
         None => Ok(Output::Console),
         Some(path) if path == Path::new("-") => Ok(Output::Console),
-        Some(path) => File::create(path)
+        // What is there stays until there is something to put in its place.
+        Some(path) => File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
             .map(Output::File)
             .map_err(|e| format!("cannot write {}: {e}", path.display())),
     }
@@ -181,6 +194,7 @@ fn write_to(
 ) -> io::Result<()> {
     match output {
         Output::File(file) => {
+            empty(file)?;
             let mut out = BufWriter::new(file);
             write_profile(tally, about, arguments, &mut out)?;
             out.flush()
@@ -244,6 +258,23 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_keeps_what_it_has_until_there_is_something_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("precious.svg");
+        std::fs::write(&path, "precious").expect("writes");
+        let Ok(Output::File(mut file)) = open(Some(&path)) else {
+            panic!("it can be written")
+        };
+        let read = || std::fs::read_to_string(&path).expect("reads");
+        assert_eq!(read(), "precious");
+        empty(&file).expect("is a file");
+        file.write_all(b"new").expect("writes");
+        assert_eq!(read(), "new");
+        let null = File::options().write(true).open("/dev/null").expect("opens");
+        empty(&null).expect("has nothing to make room of");
+    }
 
     #[test]
     fn the_summary_says_what_is_missing() {

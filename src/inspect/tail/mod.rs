@@ -32,7 +32,7 @@ const EXAMPLES: &str = "\
 Examples:
   glasspool tail                            the last ten, then everything as it happens
   glasspool tail --pool www --status 5xx    failures of a pool
-  glasspool tail --slow -n 100 --no-follow  the last hundred slow requests, with their stacks
+  glasspool tail --slow -n 100 --no-follow  slow requests and looks at them, the last hundred
   glasspool tail --path '/checkout/*' --json
   glasspool tail --trace 0af7651916cd43dd8448eb211c80319c -n 1000 --no-follow
   glasspool tail --grep out.of.memory

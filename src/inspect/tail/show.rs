@@ -84,10 +84,9 @@ impl Show {
                 what_ran(&mut line, entry);
             }
         }
-        if let Some(message) = &entry.message {
-            let mut lines = message.lines();
-            add(&mut line, plain(lines.next().unwrap_or_default()));
-            indented(&mut line, lines);
+        let mut more = entry.message.as_deref().unwrap_or_default().lines();
+        if let Some(first) = more.next() {
+            add(&mut line, plain(first));
         }
         for (count, what) in [
             (entry.cut_bytes, "bytes cut"),
@@ -99,6 +98,10 @@ impl Show {
         }
         if let Some(trace) = text(&entry.trace_id) {
             add(&mut line, paint.show(Role::Place, format!("trace={trace}")));
+        }
+        // What a request died of is told whole as the line that PHP has logged.
+        if entry.kind != Kind::Request {
+            indented(&mut line, more);
         }
         if let Some(stack) = &entry.stack {
             indented(&mut line, stack.lines());
@@ -120,7 +123,7 @@ fn request(line: &mut String, entry: &Entry, paint: Paint) {
     if let Some(bytes) = entry.memory_bytes {
         #[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
         let mebibytes = bytes as f64 / f64::from(1 << 20);
-        add(line, format!("{mebibytes:.1} MB"));
+        add(line, format!("{mebibytes:.1} MiB"));
     }
     for (is_so, word) in [
         (entry.slow, "slow"),
@@ -180,7 +183,7 @@ mod tests {
             "path":"/a","status":503,"duration_s":0.0123,"memory_bytes":2097152,"slow":true,"trace_id":"0af7"}"#;
         assert_eq!(
             shown(request, false),
-            "04:04:05.678 www 4711 503 GET /a 12.3 ms 2.0 MB slow trace=0af7\n"
+            "04:04:05.678 www 4711 503 GET /a 12.3 ms 2.0 MiB slow trace=0af7\n"
         );
         let slow = r#"{"time":"2026-03-01T03:04:05Z","kind":"slow","pool":"www","pid":1,"severity":"WARN","path":"/a",
             "duration_s":1.5,"message":"mysqli_query, /srv/db.php:42","stack":"mysqli_query\nmain /srv/index.php:3"}"#;
@@ -189,8 +192,11 @@ mod tests {
             "04:04:05.000 www 1 WARN slow: /a 1.50 s mysqli_query, /srv/db.php:42\n    mysqli_query\n    main \
              /srv/index.php:3\n"
         );
-        let line = r#"{"kind":"line","pool":"www","severity":"ERROR","stream":"stderr","message":"a\nb","cut_bytes":3}"#;
-        assert_eq!(shown(line, false), "www ERROR stderr: a\n    b (3 bytes cut)\n");
+        let line = r#"{"kind":"line","pool":"www","severity":"ERROR","stream":"stderr","message":"a\nb","cut_bytes":3,"trace_id":"0af7"}"#;
+        let expected = "www ERROR stderr: a (3 bytes cut) trace=0af7\n    b\n";
+        assert_eq!(shown(line, false), expected);
+        let died = r#"{"kind":"request","status":500,"message":"E: Uncaught E: no in /a:1\nStack trace:\n#0 {main}"}"#;
+        assert_eq!(shown(died, false), "500 E: Uncaught E: no in /a:1\n");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use glasspool_waits::{Settings, SlotIndex, Wait, Waits, WorkerId};
 use super::args::{WaitsArguments, WaitsFormat};
 use super::console::Console;
 use super::crew::chain;
-use super::record::{Output, Stop, draw_flamegraph, open};
+use super::record::{Output, Stop, draw_flamegraph, empty, open};
 use super::targets::{Processes, Selector};
 use stacks::Stacks;
 use tally::Tally;
@@ -85,8 +85,8 @@ pub fn run_waits(arguments: &WaitsArguments, console: &mut Console<'_>) -> ExitC
     }
     let time = Duration::from_secs(u64::from(arguments.seconds));
     match watch.run(&processes, &arguments.targets, time, console) {
-        Ok(()) if problems.is_empty() => ExitCode::from(super::DONE),
-        Ok(()) => ExitCode::from(super::INCOMPLETE),
+        Ok(true) if problems.is_empty() => ExitCode::from(super::DONE),
+        Ok(_) => ExitCode::from(super::INCOMPLETE),
         Err(e) => {
             console.complain(format_args!("cannot show the waits: {e}"));
             ExitCode::from(super::INCOMPLETE)
@@ -209,7 +209,16 @@ impl Watch {
         selectors: &[Selector],
         time: Duration,
         console: &mut Console<'_>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
+        if matches!(self.kept, Kept::Stacks { .. }) {
+            // Loading the programs takes a second or two.
+            let count = self.watched.len();
+            let processes = if count == 1 { "process" } else { "processes" };
+            console.complain(format_args!(
+                "watching {count} {processes} for {} s",
+                time.as_secs()
+            ));
+        }
         let stop = Stop::on_signals()?;
         let began = Instant::now();
         let (mut drawn, mut refreshed) = (began, began);
@@ -258,8 +267,9 @@ impl Watch {
         self.show(began.elapsed(), remarks, console)
     }
 
-    /// Writes what there is; remarks into the table, or beside what programs read.
-    fn show(&mut self, took: Duration, remarks: String, console: &mut Console<'_>) -> io::Result<()> {
+    /// Writes what there is, and says whether there is anything; remarks into the table, or beside
+    /// what programs read.
+    fn show(&mut self, took: Duration, remarks: String, console: &mut Console<'_>) -> io::Result<bool> {
         let mut bytes = Vec::new();
         match &self.kept {
             Kept::Table(tally) => {
@@ -280,8 +290,10 @@ impl Watch {
                 }
                 let lines = stacks.lines();
                 if lines.is_empty() {
-                    console.complain("nothing to write: nothing in PHP waited for a millisecond or longer");
-                    return Ok(());
+                    console.complain(
+                        "nothing to write: no wait of a millisecond or longer in PHP began while it was watched",
+                    );
+                    return Ok(false);
                 }
                 if *format == WaitsFormat::Flamegraph {
                     let title = format!("{title}: {:.0} s", took.as_secs_f64());
@@ -294,8 +306,9 @@ impl Watch {
         }
         match &mut self.output {
             Output::Console => console.result(&bytes),
-            Output::File(file) => file.write_all(&bytes),
-        }
+            Output::File(file) => empty(file).and_then(|()| file.write_all(&bytes)),
+        }?;
+        Ok(true)
     }
 
     fn turn(&mut self) {
