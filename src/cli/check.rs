@@ -35,6 +35,11 @@ pub(super) fn check(flags: &Flags, say: impl Fn(&str)) -> Result<ExitCode, Failu
             supervisor::listen_name(&pool.listen)
         ));
     }
+    let (told, wrong) = supervisor::describe_telemetry(&settings).map_err(Failure::config)?;
+    told.iter().for_each(|line| say(line));
+    for warning in &wrong {
+        say(&format!("WARNING: {warning}"));
+    }
     say(&kernel_programs(&settings.overlay.ebpf));
     let path = fpm_conf(flags);
     say(&format!(

@@ -79,7 +79,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the pools of a php-fpm.conf in the foreground (the default)
+    /// Run the pools of a php-fpm.conf in the foreground
     #[command(after_help = RUN_EXAMPLES)]
     Run(FpmArguments),
     /// Check the configuration and say what would run

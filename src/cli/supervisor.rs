@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -29,7 +29,7 @@ pub struct Whom {
     /// Configuration that names the pid file [default: as for `glasspool run`]
     #[arg(short = 'y', long, value_name = "FILE")]
     fpm_config: Option<PathBuf>,
-    /// Pid file, where the configuration names none
+    /// Pid file, whatever the configuration names
     #[arg(short = 'g', long, value_name = "FILE")]
     pid: Option<PathBuf>,
     /// Where relative paths of the configuration start
@@ -47,10 +47,12 @@ impl Whom {
     }
 
     fn by_pid_file(&self) -> anyhow::Result<i32> {
+        if let Some(file) = &self.pid {
+            return read_pid(file);
+        }
         let flags = Flags {
             fpm_config: self.fpm_config.clone(),
             prefix: self.prefix.clone(),
-            pid: self.pid.clone(),
             allow_root: true,
             ..Flags::default()
         };
@@ -62,9 +64,9 @@ impl Whom {
                 None => return Err(failure.into()),
             },
         };
-        let file = file.or(flags.pid).context(
+        let file = file.context(
             "the configuration names no pid file, so the supervisor cannot be found \
-             (set pid in [global], or give the pid as an argument)",
+             (set pid in [global], name the pid file with -g, or give the pid as an argument)",
         )?;
         read_pid(&file)
     }
@@ -80,6 +82,9 @@ fn read_pid(file: &Path) -> anyhow::Result<i32> {
 
 /// Connects to the supervisor of that pid.
 pub(super) fn connect(pid: i32) -> anyhow::Result<OwnedFd> {
+    if !Path::new(&format!("/proc/{pid}")).exists() {
+        bail!("there is no process {pid}");
+    }
     try_connect(pid).with_context(|| {
         format!(
             "process {pid} takes no questions (is it Glasspool's supervisor, and yours? stock php-fpm is reloaded by \

@@ -27,7 +27,9 @@ Examples:
   glasspool trace --clear                                     back to the configuration
 A rule adds to what is sampled anyway and takes nothing away. It holds for requests that begin
 from now on, also after a reload and in new workers; it ends by itself, or with the program. The
-newest rule for a request decides.";
+newest rule for a request decides. Only root and the supervisor's own user may ask. What is raised
+is shown afterwards. Exit status: 0 it is in force, 1 it is not (standard error says why), 64 wrong
+arguments.";
 
 /// For which requests, or what else.
 #[derive(Debug, Args)]
@@ -37,16 +39,16 @@ pub struct TraceArguments {
     #[command(flatten)]
     whom: Whom,
     /// Requests of this path; * stands for any characters, ? for one [default: every path]
-    #[arg(long, value_name = "PATTERN", requires = "time")]
+    #[arg(long, value_name = "PATTERN", requires = "time", conflicts_with_all = ["list", "clear"])]
     path: Option<String>,
     /// Requests of this method [default: every method]
-    #[arg(long, requires = "time")]
+    #[arg(long, requires = "time", conflicts_with_all = ["list", "clear"])]
     method: Option<String>,
     /// Requests of this pool [default: every pool]
-    #[arg(long, requires = "time")]
+    #[arg(long, requires = "time", conflicts_with_all = ["list", "clear"])]
     pool: Option<String>,
     /// Share of them to sample, 0 to 1
-    #[arg(long, default_value_t = 1.0, requires = "time", value_parser = ratio)]
+    #[arg(long, default_value_t = 1.0, requires = "time", value_parser = ratio, conflicts_with_all = ["list", "clear"])]
     ratio: f64,
     /// For how long: a number with s, m or h, up to 24h
     #[arg(id = "time", long = "for", value_name = "TIME", value_parser = seconds)]
@@ -72,7 +74,11 @@ pub(super) fn trace(arguments: TraceArguments, say: impl Fn(&str)) -> Result<Exi
         None if arguments.clear => Order::Clear,
         None => Order::List,
     };
-    ask(pid, &order, say).map_err(Failure::ordinary)?;
+    ask(pid, &order, &say).map_err(Failure::ordinary)?;
+    if !matches!(order, Order::List) {
+        // What is in force now.
+        ask(pid, &Order::List, &say).map_err(Failure::ordinary)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -126,7 +132,33 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        trace: TraceArguments,
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        for (line, is_right) in [
+            ("--for 10m --path /a --pool www --ratio 0.5", true),
+            ("--list", true),
+            ("--clear 4711", true),
+            ("--clear --path /a", false),
+            ("--clear --pool www", false),
+            ("--clear --ratio 0.5", false),
+            ("--list --method GET", false),
+            ("--list --clear", false),
+            ("--path /a", false),
+        ] {
+            let words = std::iter::once("trace").chain(line.split_whitespace());
+            assert_eq!(Program::try_parse_from(words).is_ok(), is_right, "{line}");
+        }
+    }
 
     #[test]
     fn times_and_ratios() {

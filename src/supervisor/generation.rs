@@ -136,6 +136,27 @@ impl Telemetry {
     }
 }
 
+/// What would be told to whom with this configuration in this environment, a line each for
+/// people, and then what is wrong with it.
+///
+/// # Errors
+/// What keeps it from a start.
+pub fn describe_telemetry(settings: &Settings) -> Result<(Vec<String>, Vec<String>), StartError> {
+    let telemetry = Telemetry::of(settings)?;
+    let start = &telemetry.observer;
+    let (mut lines, found) = telemetry::describe(&start.otel_env, &start.otel_file);
+    lines.extend(
+        telemetry
+            .scrape
+            .map(|address| format!("metrics: fetched at http://{}/metrics", sockets::name(&address))),
+    );
+    let mut wrong = telemetry.warnings;
+    wrong.extend(found);
+    wrong.sort();
+    wrong.dedup();
+    Ok((lines, wrong))
+}
+
 /// Pools that are set up, and the engines that they want; nothing is running yet, and
 /// dropping it leaves nothing behind.
 #[derive(Debug)]

@@ -66,6 +66,7 @@ pub use companion::CompanionSpec;
 pub use describe::{AskedPhp, describe};
 pub use engine::EngineSource;
 pub use error::StartError;
+pub use generation::describe_telemetry;
 pub use host::{BuildId, Host, HostError, InspectError, choose};
 pub use identity::IdentityError;
 pub use run::run;

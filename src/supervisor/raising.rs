@@ -197,11 +197,12 @@ fn shown(rule: &Raised, now_ns: u64) -> String {
         .as_ref()
         .map_or("all pools".to_owned(), |pool| format!("pool {pool}"));
     let left = Duration::from_nanos(rule.until_mono_ns.saturating_sub(now_ns)).as_secs();
-    let (minutes, seconds) = (left / 60, left % 60);
-    format!(
-        "{method}{path}, {pool}, ratio {}, for {minutes}m {seconds}s more",
-        rule.ratio
-    )
+    let (hours, minutes, seconds) = (left / 3600, left / 60 % 60, left % 60);
+    let left = match hours {
+        0 => format!("{minutes}m {seconds}s"),
+        hours => format!("{hours}h {minutes}m {seconds}s"),
+    };
+    format!("{method}{path}, {pool}, ratio {}, for {left} more", rule.ratio)
 }
 
 impl Supervisor {

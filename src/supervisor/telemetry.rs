@@ -166,6 +166,26 @@ pub(super) fn sampling(env: &Variables, file: &Variables) -> (Option<Sampler>, P
     )
 }
 
+/// Where each signal goes, for people, and what is wrong with the variables.
+pub(super) fn describe(env: &Variables, file: &Variables) -> (Vec<String>, Vec<String>) {
+    let all: HashMap<String, String> = file.iter().chain(env).cloned().collect();
+    let (options, warnings) = Options::from_env(&all, FileDefaults::default());
+    let signals = [
+        ("traces", &options.traces),
+        ("logs", &options.logs),
+        ("metrics", &options.metrics),
+    ];
+    let lines = signals.map(|(name, signal)| match signal.exporter {
+        ExporterKind::Otlp => format!("{name}: sent to {}", signal.target.endpoint),
+        ExporterKind::OtlpFile => format!("{name}: written to the file of [otel]"),
+        ExporterKind::OtlpStdout => format!("{name}: written to standard output as OTLP"),
+        ExporterKind::Console => format!("{name}: shown at standard output"),
+        ExporterKind::None => format!("{name}: sent to nobody"),
+    });
+    let warnings = warnings.iter().map(ToString::to_string);
+    (lines.into(), warnings.collect())
+}
+
 /// What is to be written to a file that nobody has named.
 pub(super) fn without_file(env: &Variables, file: &Variables) -> Option<String> {
     let signals = signals_to(env, file, &[ExporterKind::OtlpFile]);
@@ -229,6 +249,28 @@ fn sampler_name(sampler: config::Sampler) -> &'static str {
 mod tests {
     use super::*;
     use crate::config::{Otel, Secret};
+
+    #[test]
+    fn where_each_signal_goes_is_told_with_what_is_wrong() {
+        let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let file = vec![set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")];
+        let env = vec![
+            set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            set("OTEL_LOGS_EXPORTER", "otlp_file"),
+            set("OTEL_METRICS_EXPORTER", "none"),
+            set("OTEL_TRACES_SAMPLER", "bogus"),
+        ];
+        let (lines, wrong) = describe(&env, &file);
+        assert_eq!(
+            lines,
+            [
+                "traces: sent to http://collector:4318/v1/traces",
+                "logs: written to the file of [otel]",
+                "metrics: sent to nobody"
+            ]
+        );
+        assert!(matches!(&wrong[..], [one] if one.contains("bogus")), "{wrong:?}");
+    }
 
     #[test]
     fn what_nobody_will_see_is_named() {

@@ -66,6 +66,31 @@ fn a_test_of_the_configuration_says_so_in_both_places_and_opens_the_logs() {
 }
 
 #[test]
+fn output_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let glasspool = || Command::new(env!("CARGO_BIN_EXE_glasspool"));
+    for arguments in [&["completion", "bash"][..], &["--help"], &["--version"]] {
+        let full = fs::File::options().write(true).open("/dev/full");
+        let mut command = glasspool();
+        command.args(arguments).stdout(full.expect("opens"));
+        let ran = command.stderr(Stdio::piped()).output().expect("starts");
+        assert_eq!(ran.status.code(), Some(1), "{arguments:?}");
+        let said = text(&ran.stderr);
+        assert!(
+            said.starts_with("glasspool: cannot write to standard output: "),
+            "{said}"
+        );
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ran = glasspool()
+            .args(arguments)
+            .stdout(writer)
+            .output()
+            .expect("starts");
+        assert_eq!(ran.status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_configuration_that_is_wrong_is_78_and_said_in_php_fpms_words() {
     let site = Site::with("", "pm.max_children = 0");
     for arguments in [&["-t"][..], &["-F"], &["-D"]] {

@@ -192,7 +192,7 @@ fn build_of_object(name: &str) -> Option<BuildId> {
 
 fn list(objects: &[Engine]) -> String {
     if objects.is_empty() {
-        return "none".to_owned();
+        return "none (they are looked for beside the program and in ../lib/glasspool)".to_owned();
     }
     objects
         .iter()
