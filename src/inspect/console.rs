@@ -16,6 +16,8 @@ pub struct Console<'a> {
     pub out_is_terminal: bool,
     /// Whether a person looks at `err`.
     pub err_is_terminal: bool,
+    /// Whether what stands there already can be written over: not on `TERM=dumb`.
+    pub out_is_screen: bool,
     /// Whether `out` may have colours.
     pub colour: bool,
     /// What `out` writes to, where that can be asked whether anybody reads it.
@@ -30,6 +32,7 @@ impl<'a> Console<'a> {
             err,
             out_is_terminal: false,
             err_is_terminal: false,
+            out_is_screen: false,
             colour: false,
             sink: None,
         }
@@ -47,6 +50,7 @@ impl<'a> Console<'a> {
             err,
             out_is_terminal,
             err_is_terminal: io::stderr().is_terminal(),
+            out_is_screen: out_is_terminal && !dumb,
             colour: out_is_terminal && !set("NO_COLOR") && !dumb,
             sink: Some(rustix::stdio::stdout()),
         }
@@ -94,6 +98,7 @@ impl fmt::Debug for Console<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Console")
             .field("out_is_terminal", &self.out_is_terminal)
+            .field("out_is_screen", &self.out_is_screen)
             .field("err_is_terminal", &self.err_is_terminal)
             .field("colour", &self.colour)
             .finish_non_exhaustive()

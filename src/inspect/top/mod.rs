@@ -41,7 +41,7 @@ const WANT: Want = Want {
 /// Shows the table until it is left.
 pub fn run_top(arguments: &TopArguments, console: &mut Console<'_>) -> ExitCode {
     let (mut crew, problems) = Crew::gather(&arguments.targets, WANT);
-    if crew.len() == 0 || !console.out_is_terminal || arguments.once {
+    if crew.len() == 0 || !console.out_is_screen || arguments.once {
         for message in &problems {
             console.complain(message);
         }
@@ -54,7 +54,7 @@ pub fn run_top(arguments: &TopArguments, console: &mut Console<'_>) -> ExitCode 
     let done = if arguments.once {
         look(&mut crew, &mut model);
         console.result(plain::table(&model).as_bytes())
-    } else if console.out_is_terminal {
+    } else if console.out_is_screen {
         live(&mut crew, &mut model, arguments.interval, console.colour)
     } else {
         lines(&mut crew, &mut model, arguments.interval, console)

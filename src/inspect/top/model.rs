@@ -264,15 +264,16 @@ impl Column {
         }
     }
 
-    /// Cells of the screen; the last takes what is left.
-    pub(super) fn width(self) -> u16 {
+    /// Fewest and most cells of the screen: it takes what its longest text does. The last
+    /// column takes what is left.
+    pub(super) fn bounds(self) -> (u16, u16) {
         match self {
-            Column::Pid => 8,
-            Column::Pool => 12,
-            Column::State => 8,
-            Column::Age | Column::Wait => 12,
-            Column::Request => 28,
-            Column::Doing => 0,
+            Column::Pid => (7, 10),
+            Column::Pool => (5, 12),
+            Column::State => (8, 8),
+            Column::Age | Column::Wait => (8, 12),
+            Column::Request => (8, 28),
+            Column::Doing => (0, 0),
         }
     }
 }

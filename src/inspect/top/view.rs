@@ -24,6 +24,9 @@ STATE    running: on a CPU or ready for one
          idle: in no script
 A line after ~ is the last one that PHP noted.";
 
+/// Cells that what a process does should have.
+const DOING: u16 = 32;
+
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, colour: bool) {
     let [head, body, foot] =
@@ -54,25 +57,54 @@ fn table(frame: &mut Frame<'_>, area: Rect, model: &Model, colour: bool) {
         (true, true) => format!("{}^", column.title()),
         (false, _) => column.title().to_owned(),
     });
-    let widths = COLUMNS.map(|column| match column {
-        Column::Doing => Constraint::Fill(1),
-        column => Constraint::Length(column.width()),
-    });
-    let table = Table::new(rows.iter().map(|seen| row(seen, colour)), widths)
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|seen| COLUMNS.map(|column| cell(seen, column)))
+        .collect();
+    let widths = widths(&cells, area.width);
+    let rows = rows
+        .iter()
+        .zip(cells)
+        .map(|(seen, cells)| Row::new(cells).style(style(seen, colour)));
+    let table = Table::new(rows, widths)
         .header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD)))
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     let mut state = TableState::default().with_selected(model.position());
     frame.render_stateful_widget(table, area, &mut state);
 }
 
-fn row(seen: &Seen, colour: bool) -> Row<'static> {
-    let style = match seen.state() {
+/// As wide as what is in it, within bounds; where there is no room for what they do, requests
+/// give way.
+fn widths(cells: &[[String; COLUMNS.len()]], screen: u16) -> [Constraint; COLUMNS.len()] {
+    let mut widths: [u16; COLUMNS.len()] = std::array::from_fn(|column| {
+        let (least, most) = COLUMNS[column].bounds();
+        let texts = cells.iter().map(|cells| cells[column].chars().count());
+        let longest = u16::try_from(texts.max().unwrap_or(0)).unwrap_or(u16::MAX);
+        longest.clamp(least, most)
+    });
+    let spaces = u16::try_from(COLUMNS.len() - 1).unwrap_or(u16::MAX);
+    let taken = widths
+        .iter()
+        .fold(spaces, |sum, width| sum.saturating_add(*width));
+    let lacking = taken.saturating_add(DOING).saturating_sub(screen);
+    for (column, width) in COLUMNS.iter().zip(&mut widths) {
+        if *column == Column::Request {
+            *width = width.saturating_sub(lacking).max(column.bounds().0);
+        }
+    }
+    std::array::from_fn(|column| match COLUMNS[column] {
+        Column::Doing => Constraint::Fill(1),
+        _ => Constraint::Length(widths[column]),
+    })
+}
+
+fn style(seen: &Seen, colour: bool) -> Style {
+    match seen.state() {
         _ if !colour => Style::new(),
         State::Running => Style::new().fg(Color::Green),
         State::Waiting => Style::new().fg(Color::Yellow),
         State::Idle => Style::new().add_modifier(Modifier::DIM),
-    };
-    Row::new(COLUMNS.map(|column| cell(seen, column))).style(style)
+    }
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect) {
@@ -149,14 +181,22 @@ mod tests {
     fn the_table_is_as_people_see_it() {
         let expected = "\
 3 PHP processes: 1 running, 1 waiting, 1 idle
-PID      POOL         STATEv   AGE          WAITING      REQUEST                      DOING
-7        -            running                                                         crunch() job.php:~7 < {main} job.php:1
-102      www          waiting  1.3 s        1.2 s        GET /orders                  [poll, tcp 10.0.3.7:3306] < PDO->query
-101      www          idle
+PID     POOL  STATEv   AGE      WAITING  REQUEST     DOING
+7       -     running                                crunch() job.php:~7 < {main} job.php:12
+102     www   waiting  1.3 s    1.2 s    GET /orders [poll, tcp 10.0.3.7:3306] < PDO->query() < App\\Repo->find() Repo.php:42
+101     www   idle
 
 enter dump  s sort  r reverse  / filter  space pause  ? help  q quit
 ";
         assert_eq!(screen(&filled(), 124, 7), expected);
+    }
+
+    #[test]
+    fn a_narrow_screen_shows_what_processes_do() {
+        let text = screen(&filled(), 80, 6);
+        for part in ["7       -", "[poll, tcp 10.0.3.7:3306]", "GET /ord"] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
     }
 
     #[test]

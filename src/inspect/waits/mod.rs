@@ -236,7 +236,7 @@ impl Watch {
                     console.complain(problem);
                 }
             }
-            if console.out_is_terminal
+            if console.out_is_screen
                 && now.duration_since(drawn) >= REDRAW
                 && let (Kept::Table(tally), Output::Console) = (&self.kept, &self.output)
             {
@@ -273,7 +273,7 @@ impl Watch {
         let mut bytes = Vec::new();
         match &self.kept {
             Kept::Table(tally) => {
-                if console.out_is_terminal && matches!(self.output, Output::Console) {
+                if console.out_is_screen && matches!(self.output, Output::Console) {
                     bytes.extend(b"\x1b[H\x1b[J");
                 }
                 bytes.extend(tally.table(took, self.watched.len()).bytes());
