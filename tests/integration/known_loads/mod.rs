@@ -217,23 +217,7 @@ impl Watched {
         assert!(faults.is_empty(), "{}", faults.join("\n\n"));
     }
 
-    /// What is measured against is the scheduler's own counter, which now and then is half a
-    /// millisecond off by itself (docs/adr/005, "Switches that the kernel does not tell"). Whoever
-    /// is found wrong once has to be right twice.
     fn fault(&mut self, load: &Load) -> Option<String> {
-        let first = self.fault_once(load)?;
-        let again = [self.fault_once(load), self.fault_once(load)];
-        let again: Vec<String> = again.into_iter().flatten().collect();
-        match again.is_empty() {
-            true => {
-                println!("{:<10} once, and not again: {first}", load.name);
-                None
-            }
-            false => Some([vec![first], again].concat().join("\n\n")),
-        }
-    }
-
-    fn fault_once(&mut self, load: &Load) -> Option<String> {
         let (passed, told) = self.measure(load);
         let [whole, call] = passed;
         println!(
